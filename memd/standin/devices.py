@@ -8,7 +8,8 @@ what follow QEMU's rules, whose texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.bus import PciBus
@@ -16,13 +17,14 @@ from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
 from memd.devices.machine import Device
 from memd.devices.machine_object import CPU
+from memd.devices.parts import parts_of
 from memd.devices.pci import GuestsPciDevice, PciDevice
 from memd.devices.placeholders import has_balloon
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
 from memd.qapi.numbers import parse_uuid
-from memd.qapi.visit import Visit, visit_bool, visit_str
+from memd.qapi.visit import Visit, visit_bool, visit_int32, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.qom.builtin_objects import Bus
 from memd.standin.inputs import Inputs
@@ -31,6 +33,7 @@ from memd.standin.objects import value_unset
 from memd.standin.types import type_of_alias
 
 if TYPE_CHECKING:
+    from memd.config import Global
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
     from memd.standin.audiodevs import Audiodevs
@@ -79,7 +82,13 @@ _PLAIN_PCI = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge", "x3130-upstre
 _GUESTS_PORT = "virtserialport"
 """A device that opens its character device when the guest opens it."""
 
-_SERIAL_PORTS = ("isa-serial", "pci-serial")
+_SERIAL = "serial"
+"""The type of a serial port, which is inside those devices that have one."""
+
+_SERIAL_PORTS = ("pci-serial-2x", "pci-serial-4x", _SERIAL)
+_CHARDEVS = re.compile(r"chardev\d?")
+"""The properties that name a character device."""
+
 _GENERATION_ID = "vmgenid"
 _ALONE = (_GENERATION_ID, "vmclock", "vmcoreinfo")
 _STAY = (*_ALONE, "ipmi-bmc-extern", "ipmi-bmc-sim")
@@ -181,6 +190,7 @@ class Devices:
         fsdevs: what an `fsdev` refers to.
         tpms: what a `tpmdev` refers to.
         audiodevs: what an `audiodev` refers to.
+        globals: the values of `-global`.
     """
 
     def __init__(
@@ -194,6 +204,7 @@ class Devices:
         fsdevs: Fsdevs,
         tpms: Tpms,
         audiodevs: Audiodevs,
+        globals: Sequence[Global],
     ) -> None:
         self._tree = tree
         self._catalogue = catalogue
@@ -204,6 +215,7 @@ class Devices:
         self._fsdevs = fsdevs
         self._tpms = tpms
         self._audiodevs = audiodevs
+        self._globals = globals
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, Bus] = {}
         # Those that are there, in their order.
@@ -386,7 +398,7 @@ class Devices:
             raise QMPError("drive property not set")
         if not says or any(each in says for each in _HARMLESS):
             return
-        given = {name for name in device.values if name not in _OF_A_PLACE}
+        given = {name for name, value in device.values.items() if value != ""} - _OF_A_PLACE
         named = set(_WORD.findall(says)) & set(device.qom_type.all_properties)
         if not given or (named and not named & given):
             raise QMPError(says)
@@ -492,10 +504,11 @@ class Devices:
         if nic is not None:
             self._netdevs.remove_device(nic)
         self._tpms.release(device)
-        chardev = self._chardevs.find(device.values.get("chardev", ""))
-        if chardev is not None:
-            chardev.users, chardev.opened = chardev.users - 1, True
-            self._chardevs.changeable.discard(chardev)
+        for name, value in device.values.items():
+            chardev = self._chardevs.find(value) if _CHARDEVS.fullmatch(name) else None
+            if chardev is not None:
+                chardev.users, chardev.opened = chardev.users - 1, True
+                self._chardevs.changeable.discard(chardev)
         return node
 
     # Properties
@@ -536,14 +549,16 @@ class Devices:
         owner = self._owner(driver, name)
         if name == "netdev":
             return _reference(name, lambda device, value: self._take_netdev(owner, device, value))
-        if name == "chardev":
-            return _reference(name, lambda device, value: self._take_chardev(owner, device, value))
+        if _CHARDEVS.fullmatch(name):
+            return _reference(name, partial(self._take_chardev, owner, name))
         if name == "tpmdev":
             return _reference(name, lambda device, value: self._tpms.take(owner, device, value))
         if name == "audiodev":
             return _reference(name, lambda device, value: self._audiodevs.take(value))
         if name == "drive":
             return self._drive_property(owner)
+        if name.startswith("bootindex"):
+            return self._boot_property(name)
         if name == "attached":
             return _attached(driver)
         if kind == _QUEUES:
@@ -569,14 +584,59 @@ class Devices:
         def set(device: Device, value: JSON) -> Command[None] | None:
             if device.realized:
                 return self._drives.replace(self._drive_of(device), value)
-            self._drives.check(owner, value)
+            other = device.values.get("drive")
+            self._check_unset(owner, "drive", device, value, replaced=True)
+            if other and not self._drives.knows(value):
+                raise QMPError(f"Cannot find device='{value}' nor node-name='{value}'")
+            if value:
+                self._drives.check(owner, value)
             device.values["drive"] = value
             return None
 
         return Property("drive", "str", visit=visit_str, get=get, set=set)
 
+    def _boot_property(self, name: str) -> Property:
+        """The place of a device among those that are booted from, which no two have."""
+
+        def set(device: Device, value: int) -> None:
+            if value >= 0 and value in self._boot_indexes():
+                raise QMPError(f"The bootindex {value} has already been used")
+            device.values[name] = value
+
+        return Property(
+            name,
+            "int32",
+            visit=visit_int32,
+            get=lambda device: device.values.get(name, -1),
+            set=set,
+        )
+
+    def _boot_indexes(self) -> Iterator[JSON]:
+        for each in parts_of(self._tree.machine):
+            yield from (each.values[name] for name in each.values if name.startswith("bootindex"))
+
+    def _check_unset(
+        self, owner: str, name: str, device: Device, value: str, *, replaced: bool = False
+    ) -> None:
+        """Raise `QMPError` where a property has a value that `-global` has given it.
+
+        Args:
+            owner: the type that has the property.
+            replaced: whether a value that a type around it was given is replaced.
+        """
+        if not device.values.get(name):
+            return
+        kind = self._need(owner)
+        for each in self._globals:
+            if each.property == name and kind.is_a(each.driver):
+                raise QMPError(f"-global {each.driver}.{name}=... conflicts with {name}={value}")
+        if not replaced:
+            raise QMPError(f"{name}={value} conflicts, and override is not implemented")
+
     def _owner(self, driver: str, name: str) -> str:
-        """The type that complaints about a property name: of a virtio device's, its inner half."""
+        """The type that complaints about a property name: that of a part of the device's."""
+        if name == "chardev" and driver in ("isa-serial", "pci-serial"):
+            return _SERIAL
         inner = inner_type(self._tree, driver)
         return driver if inner is None or name not in inner.all_properties else inner.name
 
@@ -593,6 +653,7 @@ class Devices:
             seen.add(name)
 
     def _take_netdev(self, owner: str, device: Device, id: str) -> None:
+        self._check_unset(owner, "netdev", device, id)
         netdev = self._netdevs.find(id)
         if netdev is None:
             raise QMPError(f"Property '{owner}.netdev' can't find value '{id}'")
@@ -614,18 +675,21 @@ class Devices:
         user = f"{path}/virtio-backend" if kind.is_a("virtio-pci") else device.id or path
         self._drives.attach(device.values.get("drive", ""), kind.name, user, device.values)
 
-    def _take_chardev(self, owner: str, device: Device, id: str) -> None:
+    def _take_chardev(self, owner: str, name: str, device: Device, id: str) -> None:
+        self._check_unset(owner, name, device, id)
+        if not id:
+            return
         chardev = self._chardevs.find(id)
         if chardev is None:
-            raise QMPError(f"Property '{owner}.chardev' can't find value '{id}'")
+            raise QMPError(f"Property '{owner}.{name}' can't find value '{id}'")
         try:
             chardev.use()
         except QMPError as error:
             raise QMPError(
-                f"Property '{owner}.chardev' can't take value '{id}': {error.desc}"
+                f"Property '{owner}.{name}' can't take value '{id}': {error.desc}"
             ) from None
         chardev.opened = device.qom_type.name != _GUESTS_PORT
-        if owner.startswith(_SERIAL_PORTS):
+        if owner in _SERIAL_PORTS:
             self._chardevs.changeable.add(chardev)
 
 

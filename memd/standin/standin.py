@@ -151,7 +151,7 @@ class StandIn:
 
         return Devices(
             *(self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks),
-            *(self.fsdevs, self.tpms, self.audiodevs),
+            *(self.fsdevs, self.tpms, self.audiodevs, self._host.config.globals),
         )
 
     @cached_property

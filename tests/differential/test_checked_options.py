@@ -112,6 +112,38 @@ def test_effect_of_globals(directory: Path) -> None:
         tell(pair, steps)
 
 
+REFERENCES = """
+-chardev null,id=c1 -chardev null,id=c2 -chardev null,id=c3 -device virtio-serial-pci
+-netdev hubport,hubid=1,id=n1 -netdev hubport,hubid=2,id=n2 -device virtio-scsi-pci
+-blockdev null-co,node-name=b1 -blockdev null-co,node-name=b2
+-global virtserialport.chardev=c1 -global pci-serial.chardev=c1
+-global virtio-net-pci.netdev=n1 -global scsi-hd.drive=b1 -global virtio-blk-pci.drive=b1
+-global virtio-rng-pci.rombar=1 -device rtl8139,id=first,bootindex=1 -device rtl8139,id=second
+"""
+PLUGGED: list[tuple[str, object]] = [
+    ("device_add", {"driver": driver, **values})
+    for driver, values in (
+        *(("virtconsole", {"chardev": "c2"}), ("virtconsole", {"chardev": ""})),
+        *(("pci-serial", {"chardev": "c2"}), ("virtio-net-pci", {"netdev": "n2"})),
+        *(("scsi-hd", {"drive": "b2"}), ("virtio-blk-pci", {"drive": ""})),
+        *(("virtio-blk-pci", {"drive": "b2"}), ("virtio-rng-pci", {"rombar": 0})),
+        *(("e1000", {"netdev": "n2"}), ("usb-serial", {"chardev": "c2"})),
+        *(("ide-hd", {"drive": ""}), ("pci-serial-2x", {"chardev1": "c2", "chardev2": "c3"})),
+        *(("rtl8139", {"bootindex": 1}), ("rtl8139", {"bootindex": -1})),
+    )
+]
+
+
+def test_what_globals_refer_to(directory: Path) -> None:
+    """Nothing is used by a device that could not be made, and by no two."""
+    with standin_pair(directory, "-machine", "pc", "-nodefaults", *REFERENCES.split()) as pair:
+        steps = [*PLUGGED, *(("chardev-remove", {"id": f"c{n}"}) for n in (1, 2, 3))]
+        for id, value in (("second", 1), ("first", 1), ("first", 2), ("second", 1), ("first", -3)):
+            place = {"path": f"/machine/peripheral/{id}", "property": "bootindex"}
+            steps += [("qom-get", place), ("qom-set", {**place, "value": value})]
+        tell(pair, steps)
+
+
 def test_unused_globals() -> None:
     given = [word for each in f"{STAYING} {NO_DEVICES}".split() for word in ("-global", each)]
     same_messages("-machine", "q35", *given)
