@@ -112,8 +112,6 @@ class Places:
     def give_back(self, user: int, count: int = 1) -> None:
         """Count places as free again."""
         self._change(user, -count)
-        if not self._taken[user]:
-            del self._taken[user]
 
     def give_back_soon(self, user: int) -> None:
         """Count a place as free again when next the places are looked at; from any thread."""
@@ -128,6 +126,8 @@ class Places:
         before = max(0, self._taken[user] - spare)
         self._taken[user] += count
         self._taken_of_common += max(0, self._taken[user] - spare) - before
+        if not self._taken[user]:
+            del self._taken[user]
 
 
 class Account:
@@ -198,9 +198,10 @@ class Share:
 
     def set(self, size: int) -> None:
         """The same, also beyond the limits."""
-        if self._user is not None:
-            self._account.places.take(self._user, size - self._size)
-        self._size = size
+        if size != self._size:
+            if self._user is not None:
+                self._account.places.take(self._user, size - self._size)
+            self._size = size
 
     def end(self) -> None:
         """It is no more, or could not be made."""

@@ -111,3 +111,12 @@ def test_bytes_are_kept_for_each_user_and_all() -> None:
     for each in (full, other, full):
         each.end()
     assert account.places.taken == 0
+
+
+def test_who_has_nothing_is_not_known() -> None:
+    """A user may have any number of user ids."""
+    account = Account()
+    for user in range(1000):
+        account.charge_bytes(5, user).end()
+        account.charge_bytes(0, user).end()
+    assert len(account.places._taken) == 0

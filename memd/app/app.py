@@ -29,6 +29,7 @@ from memd.commands.dispatcher import Dispatcher
 from memd.config import Chardev, Config, StartCommand
 from memd.errors import QMPError, StartError, answer_to, shortage, starting
 from memd.json_types import JSONObject
+from memd.places import USER
 from memd.qom import Quota, Tree
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog, Limits
@@ -267,8 +268,14 @@ class App:
 
     async def _in_task(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do what is waited for in a task, which commands are not; raises `QMPError`."""
+
+        async def do() -> None:
+            # What the command line says counts for nobody, whoever has it done.
+            USER.set(None)
+            await work()
+
         done = Completion()
-        task = asyncio.ensure_future(work())
+        task = asyncio.ensure_future(do())
         task.add_done_callback(lambda _task: done.set())
         await done
         try:

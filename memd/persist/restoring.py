@@ -186,6 +186,9 @@ class Restoring:
                 if not self._accept_loss:
                     raise self._cannot_restore(described, error) from None
                 log.warning("'%s' is not as it was: %s", obj.name, error.desc)
+            # So is this, and only now it is known how much it has.
+            obj.texts = Share(self._tree.objects.account, described["owner"])
+            obj.texts.set(obj.texts_size)
 
     async def _make_one(self, number: int, described: Description) -> UserCreatable | None:
         """One object; None where that fails and may."""
@@ -291,13 +294,10 @@ async def restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
         obj.set_properties(obj.restoring(described))
         # It is kept even above the present limits.
         obj.charge = tree.objects.quota.charge(obj.memory_size, described["owner"])
-        obj.texts = Share(tree.objects.account, described["owner"])
-        obj.texts.set(obj.texts_size)
         try:
             await obj.restore(described, fd)
         except BaseException:
             obj.charge.end()
-            obj.texts.end()
             raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as wrong:
         raise QMPError(f"its description is not understood: {wrong}") from None

@@ -201,11 +201,11 @@ class Objects(QObject):
             QMPError: there is no such property, or it refuses.
         """
         listed = obj if isinstance(obj, UserCreatable) else None
-        if listed is not None and listed.texts is not None:
-            # Until it is known how much of it is kept.
-            listed.texts.resize(listed.texts_size + size_of(value))
         with self.recorded(obj, value):
             try:
+                if listed is not None and listed.texts is not None:
+                    # Until it is known how much of it is kept.
+                    listed.texts.resize(listed.texts_size + size_of(value))
                 changing = obj.set_property(name, value)
                 if changing is not None:
                     await changing

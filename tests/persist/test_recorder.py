@@ -574,7 +574,10 @@ async def test_what_can_not_be_recorded_has_not_changed(begin: Begin) -> None:
     life = await begin()
     add(life, "memfd", size=MIB)
     add(life, "thread-context", "t0")
+    with as_user(1234):
+        add(life, "secret", "s0", data="x")
     cpus = sorted(os.sched_getaffinity(0))[:1]
+    kept = life.tree.objects.account.places
     changes: list[tuple[str, str, Any]] = [
         ("m0", "dump", False),
         ("m0", "merge", False),
@@ -583,16 +586,17 @@ async def test_what_can_not_be_recorded_has_not_changed(begin: Begin) -> None:
         ("m0", "policy", "bind"),
         ("m0", "prealloc-context", "/objects/t0"),
         ("t0", "cpu-affinity", cpus),
+        ("s0", "iv", "x" * 1000),
     ]
     for id, name, value in changes:
-        was = get(life.tree, name, id)
+        was, there = get(life.tree, name, id), kept.of(1234)
         # Nothing is written beyond the size that the log has.
         with (
             no_larger_file(os.fstat(life.storage.log.fd).st_size),
             pytest.raises(QMPError, match="cannot note it for a restart"),
         ):
             life.set(id, name, value)
-        assert get(life.tree, name, id) == was
+        assert (get(life.tree, name, id), kept.of(1234)) == (was, there)
         life.set(id, name, value)
         assert get(life.tree, name, id) == value
     life.kill()

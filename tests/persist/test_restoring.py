@@ -410,6 +410,25 @@ async def test_secrets_that_were_set_later(begin: Begin, directory: Path) -> Non
         assert get(life.tree, "data", "s1") == "other"
 
 
+async def test_secrets_are_kept_beyond_what_there_may_be_by_now(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was set later counts as well."""
+    life = await begin()
+    with as_user(1234):
+        add(life, "secret", "s0", data="x" * 1000)
+    life.set("s0", "iv", "x" * 1000)
+    there = life.tree.objects.account.places.of(1234)
+    monkeypatch.setattr("memd.places.KEPT_PER_USER", 100)
+    life.kill()
+    life = await begin()
+    assert life.ids() == ["s0"]
+    places = life.tree.objects.account.places
+    assert places.of(1234) == there
+    run_here(life.tree.objects.delete("s0"))
+    assert places.taken == 0
+
+
 async def test_credentials_that_were_set_later(
     begin: Begin, certificates: Certificates, directory: Path
 ) -> None:

@@ -305,6 +305,14 @@ def test_resets_at_once() -> None:
         assert len(server.connect().execute("query-memdev")) == 1
 
 
+def test_what_is_made_again_is_nobodys() -> None:
+    """As at the start: whoever asks for it, what the command line says counts for no user."""
+    options = ["--object", "memory-backend-memfd,id=m0,size=2M", "--max-memory-per-user", "1M"]
+    with Server(options) as server:
+        server.reset()
+        assert len(server.connect().execute("query-memdev")) == 1
+
+
 def test_the_control_socket_gets_no_events(server: Server) -> None:
     control, client = Monitor(server.control), Monitor(server.socket)
     server.emit("BALLOON_CHANGE", {"actual": 1})
