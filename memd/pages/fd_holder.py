@@ -20,7 +20,7 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -126,7 +126,9 @@ def _connect(directory: Path) -> socket.socket:
                                 _run(listening, directory)
                         finally:
                             os._exit(0)
-                    os.waitpid(child, 0)
+                    # Where nobody is told of the ends of children, the kernel sees to that.
+                    with suppress(ChildProcessError):
+                        os.waitpid(child, 0)
         except BaseException:
             sock.close()
             raise

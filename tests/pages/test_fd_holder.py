@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,24 @@ def test_held_beyond_the_process_that_gave_it(
     # Nobody has it any more.
     assert ours.recv(1) == b""
     holder.close()
+
+
+def test_where_nobody_is_told_of_the_ends_of_children(
+    tmp_path: Path, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    """Whoever starts a daemon may have them ignored, which it inherits."""
+    ours, theirs = ends
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        other_process(tmp_path, theirs.fileno())
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    theirs.close()
+    holder = Holder(tmp_path)
+    os.close(holder.take(1))
+    holder.drop(1)
+    holder.close()
+    ours.close()
 
 
 def test_what_is_closed_is_held_no_more(
