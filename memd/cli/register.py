@@ -94,7 +94,7 @@ def take_vnc(line: QemuCommandLine, given: Given) -> None:
     """Take `-vnc`."""
     opts = line.checked(given)
     options: JSONObject = dict(opts.with_id())
-    options["password"] = opts.switch("password") or False
+    options |= {name: opts.switch(name) or False for name in ("password", "sasl")}
     _register(line, given, "vnc", options)
 
 

@@ -92,8 +92,11 @@ def info_vnc(daemon: Daemon, args: JSONObject) -> list[str]:
     for display in standin_of(daemon).vnc.query_servers():
         lines.append(f"{display['id']}:")
         for row in display["server"]:
-            lines.append(f"  Server: {row['host']}:{row['service']} ({row['family']})")
+            kind = row["family"] + " (Websocket)" * row["websocket"]
+            lines.append(f"  Server: {row['host']}:{row['service']} ({kind})")
             lines.append(f"    Auth: {row['auth']} (Sub: none)")
+        if not display["server"]:
+            lines.append(f"  Auth: {display['auth']} (Sub: none)")
         if "display" in display:
             lines.append(f"  Display: {display['display']}")
     return lines or ["None"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memd.backends.secret import find_secret
 from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -49,6 +50,10 @@ class Listeners:
             raise QMPError(f"No TLS credentials with id '{id}'")
         if found.endpoint != "server":
             raise QMPError("Expected TLS credentials for a server endpoint")
+
+    def check_secret(self, id: str) -> None:
+        """Raise `QMPError` where there is no secret of that id."""
+        find_secret(self._machine.tree, id)
 
     async def open(self, name: str, where: Address) -> None:
         """Listen; raises `QMPError` where that can't be."""

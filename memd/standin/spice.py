@@ -1,6 +1,6 @@
 """The register of the SPICE server: it listens, and disconnects each client.
 
-Rules and texts were observed on QEMU 10.0.13.
+Rules and texts were observed on QEMU 10.0.2 and 10.0.13.
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 Args = dict[str, Any]
 _NAME = "SPICE"
-_NOT_THERE = (
-    *("gl", "password-secret", "sasl", "tls-channel", "tls-ciphers", "tls-port"),
-    *("x509-cacert-file", "x509-cert-file", "x509-dh-key-file", "x509-dir", "x509-key-file"),
-    "x509-key-password",
-)
+_PORTS = {"port": _NAME, "tls-port": f"{_NAME} TLS"}
+"""What is listened at, each port by the option that has its number."""
 
 
 class Spice:
@@ -40,23 +37,26 @@ class Spice:
 
     async def open(self, options: Args) -> None:
         """`-spice`; raises `QMPError`."""
-        for name in _NOT_THERE:
-            if options.get(name):
-                raise QMPError(f"memd has no '{name}' of a SPICE display")
-        host, port = options.get("addr"), options.get("port", 0)
-        if not 0 <= port <= 65535:
-            raise QMPError("spice port is out of range")
+        if options.get("gl"):
+            raise QMPError("memd has no 'gl' of a SPICE display")
+        host = options.get("addr")
+        ports = {option: options[option] for option in _PORTS if options.get(option)}
+        for option, port in ports.items():
+            if not 0 <= port <= 65535:
+                raise QMPError(f"spice {option} is out of range")
+        if "password-secret" in options:
+            self._listeners.check_secret(options["password-secret"])
         self.in_use = True
-        auth = "none" if options.get("disable-ticketing") else "spice"
-        self._told = {"auth": auth, "host": host or "*"}
-        if port:
-            self._told["port"] = port
+        auth = "sasl" if options.get("sasl") else "spice"
+        if options.get("disable-ticketing"):
+            auth = "none"
+        self._told = {"auth": auth, "host": host or "*", **ports}
         if options.get("unix") and host is not None:
             await self._listeners.open(_NAME, {"type": "unix", "path": host})
-        elif port:
-            await self._listeners.open(
-                _NAME, {"type": "inet", "host": host or "", "port": str(port)}
-            )
+            return
+        for option, port in ports.items():
+            address = {"type": "inet", "host": host or "", "port": str(port)}
+            await self._listeners.open(_PORTS[option], address)
 
     def query(self, args: object = None) -> JSON:
         """The value of `query-spice`."""
@@ -68,7 +68,7 @@ class Spice:
     def set_password(self, args: Args) -> None:
         """`set_password`; raises `QMPError`."""
         self._check_use()
-        if self._told["auth"] == "none":
+        if self._told["auth"] != "spice":
             raise QMPError("Could not set password")
 
     def expire_password(self, args: Args) -> None:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 Args = dict[str, Any]
 _NAME = "VNC"
+_WEBSOCKETS = "VNC websocket"
 _FIRST_PORT = 5900
-_NOT_THERE = {"websocket", "reverse", "tls-creds", "sasl", "password-secret"}
+_FIRST_WEBSOCKET = 5700
+_NOT_THERE = {"reverse", "tls-creds"}
 _SECONDS = re.compile(r"\+?\s*[+-]?[0-9]{1,20}", re.ASCII)
 
 
@@ -63,7 +65,7 @@ class Vnc:
         for name in _NOT_THERE & options.keys():
             raise QMPError(f"memd has no '{name}' of a VNC display")
         where, self._id = options.get("vnc", "none"), options.get("id", "default")
-        self._auth = "vnc" if options.get("password") else "none"
+        self._auth = self._auth_of(options)
         if where == "none":
             return
         kind, _, path = where.partition(":")
@@ -72,6 +74,7 @@ class Vnc:
             raise QMPError("Port range not support with UNIX socket")
         if kind == "unix":
             await self._listeners.open(_NAME, {"type": "unix", "path": path})
+            await self._open_websocket(options, "", 0)
             return
         host, colon, display = where.rpartition(":")
         if not colon:
@@ -88,21 +91,56 @@ class Vnc:
         for port in range(number + _FIRST_PORT, min(last + _FIRST_PORT, 65535) + 1):
             try:
                 await self._listeners.open(_NAME, {**address, "port": str(port)})
+                break
             except QMPError as error:
                 if port == last + _FIRST_PORT or os.strerror(errno.EADDRINUSE) not in error.desc:
                     raise
-            else:
-                return
+        await self._open_websocket(options, address["host"], number)
+
+    def _auth_of(self, options: Args) -> str:
+        """How clients of a display would authenticate; raises `QMPError`."""
+        secret, sasl = options.get("password-secret"), options["sasl"]
+        if secret is not None:
+            if options["password"]:
+                raise QMPError("'password' flag is redundant with 'password-secret'")
+            self._listeners.check_secret(secret)
+        if "sasl-authz" in options and not sasl:
+            raise QMPError("'sasl-authz' provided but SASL auth is not enabled")
+        if options["password"] or secret is not None:
+            return "vnc"
+        return "sasl" if sasl else "none"
+
+    async def _open_websocket(self, options: Args, host: str, number: int) -> None:
+        """Listen for websockets, if that is asked for; raises `QMPError`.
+
+        Args:
+            host: the display's, whose websocket is there where no other host is named.
+            number: the display's, which says at which port where none is named.
+        """
+        where = options.get("websocket")
+        if where is None:
+            return
+        kind, _, path = where.partition(":")
+        if kind == "unix":
+            await self._listeners.open(_WEBSOCKETS, {"type": "unix", "path": path})
+            return
+        own, _, port = where.rpartition(":")
+        if port in ("", "on"):
+            port = str(_FIRST_WEBSOCKET + number)
+        address = {"type": "inet", "host": own.strip("[]") or host, "port": port}
+        await self._listeners.open(_WEBSOCKETS, address)
 
     def _servers(self) -> list[dict[str, JSON]]:
         """QAPI's `VncServerInfo2` of each address."""
         found = []
-        for each in reversed(self._listeners.addresses(_NAME)):
-            family, place = "unix", {"host": "", "service": each.get("path")}
-            if each["type"] == "inet":
-                family = "ipv6" if ":" in each["host"] else "ipv4"
-                place = {"host": each["host"], "service": each["port"]}
-            found.append({**place, "family": family, "auth": self._auth, "websocket": False})
+        for name in (_WEBSOCKETS, _NAME):
+            for each in reversed(self._listeners.addresses(name)):
+                family, place = "unix", {"host": "", "service": each.get("path")}
+                if each["type"] == "inet":
+                    family = "ipv6" if ":" in each["host"] else "ipv4"
+                    place = {"host": each["host"], "service": each["port"]}
+                row = {**place, "family": family, "auth": self._auth}
+                found.append({**row, "websocket": name == _WEBSOCKETS})
         return found
 
     def query(self, args: object = None) -> JSON:
@@ -131,7 +169,7 @@ class Vnc:
         if args.get("connected", "keep") != "keep":
             raise QMPError("parameter 'connected' must be 'keep' when 'protocol' is 'vnc'")
         missing = self._is_missing(args)
-        if missing or self._auth != "vnc":
+        if missing or self._auth == "none":
             if self._compat is Compat.V10_0:
                 raise QMPError("Could not set password")
             disabled = "VNC password authentication is disabled"

@@ -31,6 +31,7 @@ OF_DISPLAYS: list[Step] = [
     *(password(display="nope"), password(display="default")),
     ("set_password", {"protocol": "spice", "password": "x"}),
     ("change-vnc-password", {"password": "x"}),
+    ("human-monitor-command", {"command-line": "info vnc"}),
     *(expire("now"), expire("+30"), expire("x"), expire("never", display="nope")),
     ("display-reload", {"type": "vnc"}),
     ("display-reload", {"type": "vnc", "tls-certs": True}),
@@ -39,7 +40,12 @@ OF_DISPLAYS: list[Step] = [
 
 
 @pytest.mark.parametrize(
-    "display", ["", "-vnc none", "-vnc unix:@DIR@/v", "-vnc unix:@DIR@/v,password=on"]
+    "display",
+    [
+        *("", "-vnc none,websocket", "-vnc unix:@DIR@/v,websocket=unix:@DIR@/w"),
+        *("-vnc unix:@DIR@/v,password=on,sasl=on", "-vnc unix:@DIR@/v,sasl=on"),
+        "-object secret,id=s,data=x -vnc unix:@DIR@/v,password-secret=s,sasl=off",
+    ],
 )
 def test_displays(directory: Path, display: str) -> None:
     with standin_pair(directory, "-machine", "q35", *display.split()) as pair:
@@ -49,7 +55,7 @@ def test_displays(directory: Path, display: str) -> None:
 def test_a_display_at_a_free_port(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1] - 5900
-        where = f"127.0.0.1:{number},to={min(number + 100, 59635)}"
+        where = f"127.0.0.1:{number},to={min(number + 100, 59635)},websocket=:0"
         with standin_pair(directory, "-machine", "none", "-vnc", where) as pair:
 
             def port(side: Side) -> bool:
@@ -58,11 +64,18 @@ def test_a_display_at_a_free_port(directory: Path) -> None:
 
             assert pair.same("whether it has a later port", port)
 
+            def hosts(side: Side) -> list[tuple[str, bool]]:
+                rows = side.ask("query-vnc-servers", None)["return"][0]["server"]
+                return [(row["host"], row["websocket"]) for row in rows]
+
+            assert ("127.0.0.1", True) in pair.same("where it listens", hosts)
+
 
 def test_displays_that_can_not_be(directory: Path) -> None:
     for value in (
         *("foo", ":x", f"unix:{NOT_THERE}/x", "127.0.0.1:77,foo=1", "127.0.0.1:77,password=x"),
         *("127.0.0.1:70000", "unix:x,to=10", "127.0.0.1:77,to=x", "127.0.0.1:77,to=10"),
+        *("none,password-secret=s", "none,sasl-authz=a", f"unix:{directory}/v,websocket=h:x"),
     ):
         said = []
         for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):

@@ -1,4 +1,4 @@
-"""The SPICE display of a stand-in; what is expected was observed on QEMU 10.0.13."""
+"""The SPICE display of a stand-in; what is expected was observed on QEMU 10.0.2 and 10.0.13."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import NOT_THERE
 from tests.differential.server import PATIENCE, qemu_system_memd, running
+from tests.ports import free_port
 
 NOT_IN_USE = {"class": "DeviceNotActive", "desc": "SPICE is not in use"}
 
@@ -44,6 +46,24 @@ def test_a_display_on_a_socket(directory: Path, ticketing: str) -> None:
             client.settimeout(PATIENCE)
             client.connect(path)
             assert client.recv(100) == b""
+
+
+def test_a_display_at_two_ports(directory: Path) -> None:
+    ports = {"port": free_port(), "tls-port": free_port()}
+    where = ",".join(f"{name}={port}" for name, port in ports.items())
+    spice = f"addr=127.0.0.1,{where},sasl=on,tls-channel=main,x509-dir={NOT_THERE},tls-ciphers=HIGH"
+    line = [*qemu_system_memd(), "-machine", "none", "-spice", spice]
+    with running("memd", line, directory) as server:
+        monitor = server.monitor()
+        told = monitor.execute("query-spice")["return"]
+        assert told["auth"] == "sasl"
+        assert told.items() >= ports.items()
+        refused = {"class": "GenericError", "desc": "Could not set password"}
+        password = {"protocol": "spice", "password": "x"}
+        assert monitor.execute("set_password", password) == {"error": refused}
+        for port in ports.values():
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+                assert client.recv(100) == b""
 
 
 def test_no_display(directory: Path) -> None:
