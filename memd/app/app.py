@@ -412,7 +412,8 @@ class App:
     async def _close(self) -> None:
         """Free everything. A step that fails is logged and stops no other."""
         manager, metrics, templates = self._manager, self._metrics, self._daemon.templates
-        pools, audit = self._pools, self._audit
+        pools, audit, standin = self._pools, self._audit, self._daemon.standin
+        chardevs = vars(standin).get("chardevs") if standin else None
         steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (
             manager.stopping if manager else None,
             self._ports.stop,
@@ -429,7 +430,8 @@ class App:
             templates.store.close if templates else None,
             self._daemon.fdsets.close,
             self._roots.close if self._roots else None,
-            # It may wait for a file system, but not for long.
+            # They may wait for a file system, but not for long.
+            (lambda: self._hub.in_thread(chardevs.end, END_PATIENCE)) if chardevs else None,
             (lambda: self._hub.in_thread(audit.close, END_PATIENCE)) if audit else None,
         )
         for step in steps:

@@ -46,8 +46,11 @@ class Monitors:
 
     def add_chardev(self, given: Given) -> None:
         """Take `-chardev BACKEND,id=ID,...`."""
-        known = chardev_list(self._config.compat)
-        self._pending.append((self._parser.parse(known, given), given))
+        self.add_parsed(self._parser.parse(chardev_list(self._config.compat), given), given)
+
+    def add_parsed(self, opts: Opts, given: Given) -> None:
+        """Take `-chardev`, whose options are taken apart."""
+        self._pending.append((opts, given))
 
     def add_monitor(self, given: Given) -> None:
         """Take `-mon CHARDEV,...`."""

@@ -9,12 +9,11 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 from memd.cli.chardev import BACKENDS, PROTOCOLS, chardev_list, make_chardev, parse_device, with_mux
 from memd.cli.keyval import HELP, parse_either
-from memd.cli.opts import Opts, OptsList, parse_opts
+from memd.cli.opts import Opts, OptsList
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered
 from memd.config import DeviceOption, StartCommand
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from memd.cli.qemu_system import QemuCommandLine
 
 _NETWORKS = {name: OptsList(name, "type", None) for name in ("netdev", "nic", "net")}
-_LOG = r",log(file|append)=((?:,,|[^,])*)"
+_LOG = ("logfile", "logappend")
 _MOST_PORTS = {"parallel": 3}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
 _DEVICES = ("serial", "parallel", "pipe")
@@ -296,31 +295,34 @@ def take_chardev(line: QemuCommandLine, given: Given) -> None:
 
     A log file is made in any case; nothing is said that could come into it.
     """
-    kind = given.value.partition(",")[0].removeprefix("backend=")
-    speaks = any(f",{each}=on" in given.value for each in PROTOCOLS)
-    if (kind in BACKENDS and not speaks) or kind not in (*BACKENDS, *_KINDS):
-        line.monitors.add_chardev(_take_log(line, given))
-        return
     compat = line.config.compat
-    opts = parse_opts(chardev_list(compat), given.value)
+    opts = line.parse(chardev_list(compat), given)
+    kind = opts.get("backend")
+    speaks = any(map(opts.switch, PROTOCOLS))
+    if (kind in BACKENDS and not speaks) or kind not in (*BACKENDS, *_KINDS):
+        log = _log(opts)
+        if log:
+            _register(line, given, "logfile", log)
+        line.monitors.add_parsed(_without(opts, *_LOG), given)
+        return
     if opts.id is None:
         raise QMPError("chardev: no id specified")
     if kind == "socket":
-        plain = Opts(opts.id)
-        plain.pairs = [each for each in opts.pairs if each[0] not in PROTOCOLS]
         # Says what is wrong with the rest of it.
-        make_chardev(plain, opts.id, compat)
+        make_chardev(_without(opts, *PROTOCOLS), opts.id, compat)
     _add(line, opts.id, opts, given)
 
 
-def _take_log(line: QemuCommandLine, given: Given) -> Given:
-    """The option without its log file, which is registered."""
-    log = {match[1]: match[2].replace(",,", ",") for match in re.finditer(_LOG, given.value)}
-    if "file" not in log:
-        return given
-    options = {"logfile": log["file"], "logappend": log.get("append") == "on"}
-    _register(line, given, "logfile", options)
-    return given._replace(value=re.sub(_LOG, "", given.value))
+def _log(opts: Opts) -> JSONObject:
+    """What a backend has of a log file."""
+    path = opts.get("logfile")
+    return {} if path is None else {"logfile": path, "logappend": opts.switch("logappend") or False}
+
+
+def _without(opts: Opts, *names: str) -> Opts:
+    rest = Opts(opts.id)
+    rest.pairs = [each for each in opts.pairs if each[0] not in names]
+    return rest
 
 
 def take_port(line: QemuCommandLine, given: Given) -> None:
@@ -394,18 +396,20 @@ def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given, failed: str =
         _register(line, given, "chardev-add", options, failed=failed)
 
 
-def _inet(host: str | None, port: str | None) -> JSONObject:
-    return {"type": "inet", "data": {"host": host or "", "port": port or ""}}
+def _inet(opts: Opts, host: str, port: str) -> JSONObject:
+    """An address, with the families that are asked for."""
+    families = {each: opts.switch(each) for each in ("ipv4", "ipv6") if opts.has(each)}
+    return {
+        "type": "inet",
+        "data": {"host": opts.get(host) or "", "port": opts.get(port) or "", **families},
+    }
 
 
 def _backend(opts: Opts) -> JSONObject:
     """QAPI's `ChardevBackend` of options."""
     given = opts.get("backend") or ""
     kind = _ALIASES.get(given, given)
-    data: JSONObject = {}
-    if opts.get("logfile") is not None:
-        data["logfile"] = opts.get("logfile")
-        data["logappend"] = opts.switch("logappend") or False
+    data = _log(opts)
     path = opts.get("path")
     if kind in ("file", *_DEVICES):
         if path is None:
@@ -435,14 +439,16 @@ def _backend(opts: Opts) -> JSONObject:
         data["addr"] = (
             {"type": "unix", "data": {"path": path}}
             if path is not None
-            else _inet(opts.get("host"), opts.get("port"))
+            else _inet(opts, "host", "port")
         )
     elif kind == "udp":
-        if not opts.has("port"):
+        if not opts.get("port"):
             raise QMPError("chardev: udp: remote port not specified")
-        data["remote"] = _inet(opts.get("host") or "localhost", opts.get("port"))
+        data["remote"] = _inet(opts, "host", "port")
         if opts.has("localaddr") or opts.has("localport"):
-            data["local"] = _inet(opts.get("localaddr"), opts.get("localport") or "0")
+            data["local"] = _inet(opts, "localaddr", "localport")
+    elif kind == "pty":
+        data |= {} if path is None else {"path": path}
     elif kind not in ("null", "stdio", *_NAMES_ALONE):
         raise QMPError(f"'{given}' is not a valid char driver name")
     return {"type": kind, "data": data}

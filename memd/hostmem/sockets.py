@@ -223,20 +223,23 @@ def listen_tcp(
     raise QMPError(f"Failed to bind socket: {reason}")
 
 
-def connect_udp(here: tuple[str, str], there: tuple[str, str]) -> socket.socket:
+def connect_udp(here: tuple[str, str], there: tuple[str, str], family: str = "") -> socket.socket:
     """A socket for datagrams between two addresses, the first of each that there are.
 
     Args:
         here: host and port, as for `listen_tcp`.
         there: host and port, as for `connect_tcp`.
+        family: "ipv4" or "ipv6" where only that is wanted.
 
     Raises:
         QMPError: there can't be one.
     """
-    family, _kind, _protocol, _name, remote = _resolve(*there, "", kind=socket.SOCK_DGRAM)[0]
-    name = next(name for name, each in _FAMILIES.items() if each == family)
-    local = _resolve(*here, name, socket.AI_PASSIVE, socket.SOCK_DGRAM)[0][4]
-    sock = socket.socket(family, socket.SOCK_DGRAM)
+    number, _kind, _protocol, _name, remote = _resolve(
+        *there, family, socket.AI_V4MAPPED, socket.SOCK_DGRAM
+    )[0]
+    family = next(name for name, each in _FAMILIES.items() if each == number)
+    local = _resolve(*here, family, socket.AI_PASSIVE, socket.SOCK_DGRAM)[0][4]
+    sock = socket.socket(number, socket.SOCK_DGRAM)
     try:
         with refusing("Failed to bind socket"):
             sock.bind(local)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.errors import NoDescriptorError, QMPError, check_length, refusing
 from memd.hostmem.file_systems import number, of_paths
-from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, open_path
+from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, new_entry, open_path
 from memd.hostmem.sockets import (
     PATIENCE,
     connect_tcp,
@@ -26,6 +26,7 @@ from memd.hostmem.sockets import (
     connect_unix,
     listen_tcp,
     listen_unix,
+    tcp_family,
 )
 from memd.json_types import JSON
 from memd.qom import ChardevObject, Tree
@@ -319,6 +320,12 @@ class Chardevs:
         for other in self._ports:
             other.users -= 1
 
+    def end(self) -> None:
+        """Remove the sockets and links of all devices: the process ends. May wait."""
+        for device in self._tree.chardevs.children.values():
+            if isinstance(device, Registered):
+                device.close()
+
     def use(self, id: str, *, changeable: bool, there: bool = True) -> None:
         """A serial or parallel port is on a device.
 
@@ -444,7 +451,11 @@ def _open(
                 ioctl(fd, _PPCLAIM)
         elif kind == "pty":
             opened.fds += os.openpty()
-            opened.filename = f"pty:{os.ttyname(opened.fds[-1])}"
+            terminal = os.ttyname(opened.fds[-1])
+            opened.filename = f"pty:{terminal}"
+            if "path" in data:
+                with refusing("Failed to create PTY symlink"):
+                    opened.entry = _link(terminal, data["path"], roots)
         elif kind == "socket":
             _socket(opened, data, roots, given)
         elif kind == "udp":
@@ -463,6 +474,17 @@ def _pipes(opened: _Opened, path: str, roots: Roots | None) -> bool:
         # One of them alone is closed with the device.
         return False
     return True
+
+
+def _link(to: str, path: str, roots: Roots | None) -> Entry:
+    """Make a link; raises `OSError`."""
+    entry = new_entry(encode_path(path), roots)
+    try:
+        os.symlink(to, entry.name, dir_fd=entry.directory)
+    except BaseException:
+        entry.close()
+        raise
+    return entry
 
 
 def create_file(path: str, end: int, roots: Roots | None, what: str, mode: int = 0o666) -> int:
@@ -506,12 +528,13 @@ def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: i
                 raise
     elif kind == "inet":
         host, port = where["host"], where["port"]
+        family = _family(where)
         if server:
-            made = listen_tcp(host, port, backlog=1)
+            made = listen_tcp(host, port, family, backlog=1)
             host, port = made[0].getsockname()[:2]
             opened.fds += [each.detach() for each in made]
         else:
-            opened.fds.append(connect_tcp(host, port, timeout=PATIENCE).detach())
+            opened.fds.append(connect_tcp(host, port, family, PATIENCE).detach())
         opened.addr = {"type": "inet", "host": str(host), "port": str(port)}
     elif given is not None:
         _check_socket(given, where["str"])
@@ -525,8 +548,16 @@ def _udp(remote: dict[str, Any], local: dict[str, Any] | None) -> int:
     if any(each["type"] != "inet" for each in (remote, local or remote)):
         raise QMPError("socket type unsupported for datagram")
     there = remote["data"]
-    here = {"host": "", "port": "0"} if local is None else local["data"]
-    return connect_udp((here["host"], here["port"]), (there["host"], there["port"])).detach()
+    here = {"host": "", "port": ""} if local is None else local["data"]
+    return connect_udp(
+        (here["host"], here["port"] or "0"),
+        (there["host"] or "localhost", there["port"]),
+        _family(there),
+    ).detach()
+
+
+def _family(address: dict[str, Any]) -> str:
+    return tcp_family(address.get("ipv4"), address.get("ipv6"))
 
 
 def _check_socket(fd: int, name: str) -> None:

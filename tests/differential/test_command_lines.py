@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -104,9 +105,9 @@ MORE: list[Step] = [
 ]
 
 
-def datagrams(remote: str, *local: str) -> Step:
+def datagrams(remote: str, *local: str, **families: bool) -> Step:
     ends = {
-        name: {"type": "inet", "data": {"host": "127.0.0.1", "port": port}}
+        name: {"type": "inet", "data": {"host": "127.0.0.1", "port": port, **families}}
         for name, port in zip(("remote", "local"), (remote, *local), strict=False)
     }
     return "chardev-add", {"id": "u", "backend": {"type": "udp", "data": ends}}
@@ -119,19 +120,28 @@ def test_consoles_on_the_network(directory: Path) -> None:
         *("-serial", f"telnet:{telnet}", "-serial", "udp:127.0.0.1:9@:0"),
         *("-serial", f"websocket:{telnet}", "-chardev", "udp,id=c,port=9,localaddr=127.0.0.1"),
         *("-chardev", "socket,id=d,host=127.0.0.1,port=0,telnet=on,server=on,wait=off"),
+        *("-chardev", "socket,id=e,path=@DIR@/e,telnet=yes,server=on,wait=off"),
+        *("-chardev", "pty,id=f,path=@DIR@/f", "-chardev", "pty,id=g,path=@DIR@/g"),
     ]
 
     def devices(side: Side) -> list[str]:
         rows = side.ask("query-chardev", None)["return"]
         told = (f"{each['label']} {each['filename']}" for each in rows)
-        return sorted(re.sub(r":\d+,", ":N,", each) for each in told if "unix:" not in each)
+        told = (re.sub(r":\d+,|pts/\d+", ":N,", each) for each in told if "unix:" not in each)
+        return sorted(told)
 
     with standin_pair(directory, "-machine", "pc", *line) as pair:
         pair.same("the devices", devices)
         tell(pair, [datagrams("9"), ("chardev-remove", {"id": "u"}), datagrams("9", "0")])
         tell(pair, [("chardev-remove", {"id": "u"}), datagrams("none")])
         wrong = {"type": "udp", "data": {"remote": local}}
-        tell(pair, [("chardev-add", {"id": "u", "backend": wrong})])
+        link = {"type": "pty", "data": {"path": "@DIR@/g"}}
+        tell(pair, [("chardev-add", {"id": "u", "backend": each}) for each in (wrong, link)])
+        tell(pair, [datagrams("9", ipv4=False, ipv6=False), datagrams("9", ipv6=True)])
+        tell(pair, [("chardev-remove", {"id": "u"}), ("chardev-remove", {"id": "f"})])
+        pair.same("names", lambda side: sorted(os.listdir(side.scratch)))
+    left = [os.listdir(side.scratch) for side in (pair.reference, pair.subject)]
+    assert left == [[], []]
 
 
 def is_told_to_quit(path: Path) -> bool:
