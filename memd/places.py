@@ -52,10 +52,12 @@ class Places:
         each: how many of them instead; 0 for any number.
         spare: how many are set aside for each of `apart`, an eighth of all at most.
         apart: the users for whom some are set aside.
+        within: other places, of which each of these takes one, too.
     """
 
     __slots__ = (
         *("_apart", "_common", "_each", "_returned", "_spare", "_taken", "_taken_of_common"),
+        "_within",
     )
 
     def __init__(
@@ -65,17 +67,19 @@ class Places:
         each: int | None = None,
         spare: int = SPARE,
         apart: Iterable[int] | None = None,
+        within: Places | None = None,
     ) -> None:
-        self._apart = frozenset((0, os.geteuid()) if apart is None else apart)
+        self._apart = frozenset(operators() if apart is None else apart)
+        self._within = within
         self._spare = min(spare, total // 8)
         # Places that are set aside for nobody.
         self._common = total - self._spare * len(self._apart)
         if each is None:
             each = math.ceil(self._common * share)
         self._each = each
-        self._taken: Counter[int] = Counter()
+        self._taken: Counter[int | None] = Counter()
         self._taken_of_common = 0
-        self._returned: deque[int] = deque()
+        self._returned: deque[int | None] = deque()
 
     @property
     def taken(self) -> int:
@@ -95,6 +99,8 @@ class Places:
 
     def has_free_place(self, user: int, count: int = 1) -> bool:
         """Whether a user may take so many more."""
+        if self._within is not None and not self._within.has_free_place(user, count):
+            return False
         self._count_returned()
         spare = self._spare if user in self._apart else 0
         after = self._taken[user] + count - spare
@@ -105,23 +111,29 @@ class Places:
         more = min(after, count)
         return not self._common or self._taken_of_common + more <= self._common
 
-    def take(self, user: int, count: int = 1) -> None:
-        """Count places as taken, also beyond the limit."""
+    def take(self, user: int | None, count: int = 1) -> None:
+        """Count places as taken, also beyond the limit; of None by the daemon itself."""
         self._change(user, count)
+        if self._within is not None:
+            self._within.take(user, count)
 
-    def give_back(self, user: int, count: int = 1) -> None:
+    def give_back(self, user: int | None, count: int = 1) -> None:
         """Count places as free again."""
         self._change(user, -count)
+        if self._within is not None:
+            self._within.give_back(user, count)
 
-    def give_back_soon(self, user: int) -> None:
+    def give_back_soon(self, user: int | None) -> None:
         """Count a place as free again when next the places are looked at; from any thread."""
         self._returned.append(user)
+        if self._within is not None:
+            self._within.give_back_soon(user)
 
     def _count_returned(self) -> None:
         while self._returned:
-            self.give_back(self._returned.popleft())
+            self._change(self._returned.popleft(), -1)
 
-    def _change(self, user: int, count: int) -> None:
+    def _change(self, user: int | None, count: int) -> None:
         spare = self._spare if user in self._apart else 0
         before = max(0, self._taken[user] - spare)
         self._taken[user] += count
@@ -131,36 +143,41 @@ class Places:
 
 
 class Account:
-    """Bytes that the daemon itself keeps of what clients gave it, counted for each user.
+    """What the daemon keeps and opens for clients, counted for each user.
 
     What the daemon is told by its command line counts for nobody.
 
     Attributes:
-        places: of each byte.
+        places: of each byte of what clients gave.
+        descriptors: of what is kept open for them.
     """
 
     def __init__(self) -> None:
         self.places = Places(KEPT, each=KEPT_PER_USER, spare=KEPT // 8)
+        self.descriptors = Places()
 
-    def charge(self, args: JSON, more: int = 0) -> Share:
+    def charge(self, args: JSON, more: int = 0, descriptors: int = 0) -> Share:
         """Count something that a client's command makes of its arguments.
 
         Args:
             more: bytes that it takes besides.
+            descriptors: that it keeps open, at most.
 
         Raises:
             QMPError: its user has too much.
         """
-        return self.charge_bytes(ITEM + size_of(args) + more, USER.get())
+        return self.charge_bytes(ITEM + size_of(args) + more, USER.get(), descriptors)
 
-    def charge_bytes(self, size: int, user: int | None) -> Share:
-        """Count so many bytes for a user.
+    def charge_bytes(self, size: int, user: int | None, descriptors: int = 0) -> Share:
+        """Count so many bytes, and descriptors, for a user.
 
         Raises:
             QMPError: they would be too many.
         """
-        share = Share(self, user)
-        share.resize(size)
+        self.check(size, user)
+        check_descriptors(self.descriptors, descriptors, user)
+        share = Share(self, user, descriptors)
+        share.set(size)
         return share
 
     def check(self, more: int, user: int | None) -> None:
@@ -178,14 +195,17 @@ class Account:
 
 
 class Share:
-    """The bytes on an account that something takes until it is no more."""
+    """What something takes of an account until it is no more."""
 
-    __slots__ = ("_account", "_size", "_user")
+    __slots__ = ("_account", "_descriptors", "_size", "_user")
 
-    def __init__(self, account: Account, user: int | None) -> None:
+    def __init__(self, account: Account, user: int | None, descriptors: int = 0) -> None:
         self._account = account
         self._user = user
         self._size = 0
+        self._descriptors = descriptors
+        if descriptors:
+            account.descriptors.take(user, descriptors)
 
     def resize(self, size: int) -> None:
         """It takes so many bytes from now on.
@@ -206,6 +226,24 @@ class Share:
     def end(self) -> None:
         """It is no more, or could not be made."""
         self.set(0)
+        if self._descriptors:
+            self._account.descriptors.give_back(self._user, self._descriptors)
+            self._descriptors = 0
+
+
+def check_descriptors(places: Places, more: int, user: int | None) -> None:
+    """Raise `QMPError` where so many descriptors more may not be open for a user."""
+    if user is None or not more or places.has_free_place(user, more):
+        return
+    raise QMPError(
+        f"Too many open files: {places.of(user)} descriptors are open for {whom(user)},"
+        f" {places.taken} for all, see docs/limits.md"
+    )
+
+
+def operators() -> frozenset[int]:
+    """The users who are to get in always: root, and the daemon's own."""
+    return frozenset((0, os.geteuid()))
 
 
 def current_user() -> int:

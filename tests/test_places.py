@@ -54,6 +54,37 @@ def test_the_share_of_one_user_is_of_what_is_set_aside_for_nobody(
         assert places.has_free_place(ANOTHER)
 
 
+def test_places_within_others() -> None:
+    """Each takes one of the others, too, and there is none where these are taken."""
+    outer = Places(10, apart=())
+    inner = Places(8, apart=(), within=outer)
+    inner.take(OTHER, 3)
+    outer.take(OTHER, 6)
+    assert (inner.of(OTHER), outer.of(OTHER)) == (3, 9)
+    assert inner.has_free_place(ANOTHER, 1)
+    assert not inner.has_free_place(ANOTHER, 2)
+    inner.give_back(OTHER)
+    inner.give_back_soon(OTHER)
+    assert (inner.taken, outer.taken) == (1, 7)
+
+
+def test_descriptors_of_what_is_kept() -> None:
+    """They count until it is no more; the daemon's own count, and are never refused."""
+    account = Account()
+    account.descriptors = Places(10, each=6, apart=())
+    first = account.charge_bytes(0, OTHER, 6)
+    with pytest.raises(QMPError, match=f"^Too many open files: 6 .* for user {OTHER}, 6 for all"):
+        account.charge_bytes(0, OTHER, 1)
+    account.charge_bytes(0, OTHER)
+    own = account.charge_bytes(0, None, 4)
+    with pytest.raises(QMPError, match=r"^Too many open files: 0 descriptors .*, 10 for all"):
+        account.charge_bytes(0, ANOTHER, 1)
+    for share in (first, own):
+        share.end()
+        share.end()
+    assert account.descriptors.taken == 0
+
+
 def test_the_only_user_has_all_of_a_few() -> None:
     assert [Places(total, 3 / 4).most(OTHER) for total in (1, 2, 3, 4)] == [1, 2, 3, 3]
 

@@ -111,6 +111,8 @@ class App:
             config.compat,
             Limits(**config.limits),
         )
+        objects = self._tree.objects
+        objects.account.descriptors = objects.quota.descriptors = self._hub.kept
         machine = self._daemon.machine
         machine.emit = self._hub.broadcast
         machine.later = loop.call_later

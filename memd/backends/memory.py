@@ -83,6 +83,11 @@ class Memory(UserCreatable):
         return self.size
 
     @property
+    def descriptors(self) -> int:
+        """See `UserCreatable.descriptors`."""
+        return 1
+
+    @property
     def binding(self) -> tuple[str, list[int]]:
         """The NUMA policy and nodes of the memory: the properties' values when it was made."""
         return (self.policy, self.host_nodes) if self.bound is None else self.bound

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 class RamBackend(MemoryBackend):
     """Memory without a name, whose size need not be whole pages."""
 
+    @property
+    def descriptors(self) -> int:
+        """See `UserCreatable.descriptors`."""
+        return int(self.share)
+
     def open(self, host: Host) -> Backing | None:
         """Make the memfd behind shared memory; see `Memory.open`."""
         if not self.share:

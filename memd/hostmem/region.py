@@ -44,7 +44,7 @@ class Region:
         writable: whether writes are allowed by the mapping.
         exports: how many descriptors of it were handed out.
         on_discard: told how many bytes were discarded, in whatever thread.
-        on_release: called once it is unmapped, in whatever thread.
+        on_release: called once it is unmapped and its file closed, in whatever thread.
     """
 
     __slots__ = (
@@ -219,7 +219,8 @@ class Region:
             if opened is None or opened.local:
                 self.host.close(self.fd)
             else:
-                closing.close_in_thread(self.fd, opened.number)
+                closing.close_in_thread(self.fd, opened.number, self.on_release)
+                self.on_release = None
             self.fd = -1
         if self.on_release is not None:
             self.on_release()

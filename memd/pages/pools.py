@@ -65,6 +65,7 @@ class Pool:
         options: the arguments of object-add, but for the id.
         properties: with which it is known: those that differ from the defaults.
         size: of one, in bytes.
+        descriptors: that one keeps open.
         count: how many are to be ready.
         ready: those that are.
         filled: bytes of the next one that are there; None while none is being made.
@@ -77,6 +78,7 @@ class Pool:
         self.options = options
         self.properties = backend.describe()["properties"]
         self.size = backend.size
+        self.descriptors = backend.descriptors
         self.count = 0
         self.ready: list[Region] = []
         self.filled: int | None = None
@@ -158,7 +160,7 @@ class Pools:
             pool.missed += 1
             return None
         pool.taken += 1
-        self._tree.objects.quota.set_aside(-pool.size)
+        self._tree.objects.quota.set_aside(-pool.size, -pool.descriptors)
         self._wake.set()
         return pool.ready.pop()
 
@@ -214,7 +216,7 @@ class Pools:
             raise QMPError("--max-memory allows no more")
         # Its pages are made apart.
         backend.prealloc = False
-        quota.set_aside(pool.size)
+        quota.set_aside(pool.size, pool.descriptors)
         region = None
         try:
             make = partial(realize, backend, self._tree.host)
@@ -224,7 +226,7 @@ class Pools:
                 await self._fill(pool, backend, region)
             await self._map(pool, region)
         except Exception:
-            quota.set_aside(-pool.size)
+            quota.set_aside(-pool.size, -pool.descriptors)
             if region is not None:
                 # To unmap much takes long.
                 await self._in_thread(region.close)

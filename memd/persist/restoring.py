@@ -293,7 +293,8 @@ async def restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
         obj: UserCreatable = qom_type.factory(qom_type, tree, described["id"])
         obj.set_properties(obj.restoring(described))
         # It is kept even above the present limits.
-        obj.charge = tree.objects.quota.charge(obj.memory_size, described["owner"])
+        quota = tree.objects.quota
+        obj.charge = quota.charge(obj.memory_size, described["owner"], obj.descriptors)
         try:
             await obj.restore(described, fd)
         except BaseException:

@@ -278,10 +278,10 @@ class Objects(QObject):
             raise self.duplicate(id)
         pooled = size if self.pools is not None and self.pools.has(obj) else 0
         owner = USER.get()
-        self.quota.check(id, size, owner, pooled)
+        self.quota.check(id, size, owner, pooled, obj.descriptors)
         obj.texts = self.account.charge_bytes(obj.texts_size, owner)
         self._making[id] = obj
-        obj.charge = self.quota.charge(size, owner)
+        obj.charge = self.quota.charge(size, owner, obj.descriptors)
 
     def release(self, obj: UserCreatable) -> None:
         """The making of an object has ended; its id is free, unless it is listed."""
@@ -303,7 +303,7 @@ class Objects(QObject):
         obj.refresh()
         if obj.charge is None:
             # Nobody asked for it: it is there, whatever the limits.
-            obj.charge = self.quota.charge(obj.memory_size, NOBODY)
+            obj.charge = self.quota.charge(obj.memory_size, NOBODY, obj.descriptors)
 
     def detach(self, obj: UserCreatable) -> None:
         """Take a listed object out; its id is free at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from memd.errors import QMPError
-from memd.places import whom
+from memd.places import Places, check_descriptors, whom
 
 NOBODY = None
 """The owner of what the command line makes: counted, but for no user."""
@@ -18,12 +18,13 @@ class Charge:
     yet. Both ends may come in any order, more than once, and from any thread.
     """
 
-    __slots__ = ("_held", "_object", "_quota", "owner", "size")
+    __slots__ = ("_descriptors", "_held", "_object", "_quota", "owner", "size")
 
-    def __init__(self, quota: Quota, owner: int | None, size: int) -> None:
+    def __init__(self, quota: Quota, owner: int | None, size: int, descriptors: int) -> None:
         self._quota = quota
         self._object = True
         self._held = False
+        self._descriptors = descriptors
         self.owner = owner
         self.size = size
 
@@ -51,6 +52,9 @@ class Charge:
     def _give_back(self) -> None:
         size, self.size = self.size, 0
         self._quota.count(-size, self.owner)
+        while self._descriptors:
+            self._descriptors -= 1
+            self._quota.descriptors.give_back_soon(self.owner)
 
 
 class Quota:
@@ -65,6 +69,7 @@ class Quota:
         objects: how many there are, those that are being made included.
         memory: bytes of all memory backends.
         users: bytes by user id, of users that have any.
+        descriptors: places of those that memory keeps open.
         lock: held to change these.
     """
 
@@ -77,10 +82,13 @@ class Quota:
         self.objects = 0
         self.memory = 0
         self.users: dict[int, int] = {}
+        self.descriptors = Places()
         # The end of memory may come in a worker thread.
         self.lock = threading.Lock()
 
-    def check(self, id: str, size: int, owner: int | None, pooled: int = 0) -> None:
+    def check(
+        self, id: str, size: int, owner: int | None, pooled: int = 0, descriptors: int = 0
+    ) -> None:
         """Check that an object is within the limits.
 
         Args:
@@ -88,6 +96,7 @@ class Quota:
             size: bytes of its memory, 0 for none.
             owner: the user whose client makes it, `ANYBODY` or `NOBODY`.
             pooled: how many of these bytes a pool has, which are counted already.
+            descriptors: that its memory keeps open.
 
         Raises:
             QMPError: it is not.
@@ -97,6 +106,7 @@ class Quota:
                 f"cannot make object '{id}': there are {self.objects} objects,"
                 f" --max-objects allows {self.max_objects}"
             )
+        check_descriptors(self.descriptors, descriptors, owner)
         if size <= 0:
             return
         if 0 < self.max_memory < self.memory + size - pooled:
@@ -113,17 +123,20 @@ class Quota:
                 f" {whom(owner)}, --max-memory-per-user allows {self.max_memory_per_user}"
             )
 
-    def set_aside(self, size: int) -> None:
-        """Count bytes of memory that no object has; less than 0 for no longer."""
+    def set_aside(self, size: int, descriptors: int) -> None:
+        """Count memory that no object has, its bytes and descriptors; below 0 for no longer."""
         with self.lock:
             self.memory += size
+        self.descriptors.take(NOBODY, descriptors)
 
-    def charge(self, size: int, owner: int | None) -> Charge:
+    def charge(self, size: int, owner: int | None, descriptors: int = 0) -> Charge:
         """Count an object, also beyond the limits; see `check`."""
         with self.lock:
             self.objects += 1
             self.count(size, owner)
-        return Charge(self, owner, size)
+        if descriptors:
+            self.descriptors.take(owner, descriptors)
+        return Charge(self, owner, size, descriptors)
 
     def count(self, size: int, owner: int | None) -> None:
         """Count bytes more, or less; with the lock held."""

@@ -99,6 +99,11 @@ class UserCreatable(QObject):
         return 0
 
     @property
+    def descriptors(self) -> int:
+        """How many descriptors its memory keeps open, at most."""
+        return 0
+
+    @property
     def texts_size(self) -> int:
         """Bytes that the daemon itself keeps of what it was given, and of what came of that."""
         return 0

@@ -16,7 +16,7 @@ from memd.json_types import JSON, JSONObject
 from memd.places import ANYBODY, Places
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
-from memd.server.limits import ConnectionBudget, LimitedLog, Limits, client_places
+from memd.server.limits import ConnectionBudget, LimitedLog, Limits
 from memd.server.peer import peer_of
 from memd.server.pending import PendingNegotiation
 from memd.server.stream import SocketStream, Stream
@@ -46,7 +46,7 @@ class Hub:
     ) -> None:
         self._loop = loop
         self._shared = ConnectionBudget(loop, limits, self._relieve)
-        self._places = client_places(self._shared.limits)
+        self._places = self._shared.clients
         self._limited_log = LimitedLog(loop)
         self._relieving = False
         self._jobs = Jobs(loop, self.broadcast)
@@ -66,6 +66,11 @@ class Hub:
     def descriptors(self) -> Places:
         """Descriptors of clients that are held, or on their way to them."""
         return self._shared.descriptors
+
+    @property
+    def kept(self) -> Places:
+        """All descriptors that are open for clients, but for those of their connections."""
+        return self._shared.kept
 
     def has_descriptor_to_spare(self, user: int) -> bool:
         """Whether one more may be sent to a user's client; those that were read don't count."""

@@ -28,6 +28,10 @@ UNREAD_DESCRIPTORS = 16
 """Descriptors on their way to one client, from which on its commands wait until it has
 read them."""
 
+OWN = 32
+"""Descriptors that are not for clients but for what the daemon opens for itself, a quarter
+of all at most."""
+
 HELD_OUTPUT = 64 << 20
 """Default of `--max-held-output`: above the high water mark and the largest
 single answer (16 MiB of memory, in base64) together."""
@@ -114,14 +118,14 @@ def default_clients() -> int:
     return max(1, os.sysconf("SC_OPEN_MAX") // 2)
 
 
-def client_places(limits: Limits) -> Places:
+def client_places(limits: Limits, within: Places) -> Places:
     """Places for clients; by default one user's may take three quarters."""
-    return Places(limits.clients, SHARE, limits.clients_per_user)
+    return Places(limits.clients, SHARE, limits.clients_per_user, within=within)
 
 
-def descriptor_places(limits: Limits) -> Places:
+def descriptor_places(limits: Limits, within: Places) -> Places:
     """Places for descriptors; by default one user's clients may have half of them."""
-    return Places(limits.descriptors, 1 / 2, limits.descriptors_per_user)
+    return Places(limits.descriptors, 1 / 2, limits.descriptors_per_user, within=within)
 
 
 class LimitedLog:
@@ -154,7 +158,10 @@ class ConnectionBudget:
     Attributes:
         limits: what they may take.
         turns: when they are served.
-        descriptors: those of clients.
+        kept: places for all descriptors that are open for clients but for those of their
+            connections: who has all that it may can still connect.
+        clients: places for connections.
+        descriptors: places for those that clients have left, or have been sent.
         unread: closed connections whose descriptors have not been read.
         held: bytes held for all of them.
         relieve: called when that is too much, or (with True) when there is no memory.
@@ -168,7 +175,12 @@ class ConnectionBudget:
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.turns = FairScheduler(loop)
-        self.descriptors = descriptor_places(self.limits)
+        most = os.sysconf("SC_OPEN_MAX")
+        most -= min(OWN, most // 4)
+        opened = Places(most, SHARE)
+        self.kept = Places(most - most // 8, SHARE, within=opened)
+        self.clients = client_places(self.limits, opened)
+        self.descriptors = descriptor_places(self.limits, self.kept)
         # A command line has limits, and no loop.
         from memd.server.unread import Unread
 

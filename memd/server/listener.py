@@ -10,9 +10,12 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic, sleep
 
 from memd.hostmem.sockets import BACKLOG
+from memd.places import operators
+from memd.server.peer import peer_of
 
 log = logging.getLogger("memd")
 
@@ -116,7 +119,10 @@ def _is_stale(path: str) -> bool:
 
 
 class Listener:
-    """A listening socket on the loop; each client's socket goes to `accepted`."""
+    """A listening socket on the loop; each client's socket goes to `accepted`.
+
+    It keeps a descriptor, by which an operator gets in when there is no other.
+    """
 
     def __init__(
         self,
@@ -129,6 +135,7 @@ class Listener:
         self._socket = sock
         self._accepted = accepted
         self._paused = True
+        self._spare = -1
 
     def start(self) -> None:
         """Accept clients from now on."""
@@ -152,13 +159,40 @@ class Listener:
                 return
             except OSError as error:
                 log.warning("cannot accept a client: %s", error.strerror)
+                self._let_operators_in()
                 self._loop.remove_reader(self._socket.fileno())
                 self._loop.call_later(ACCEPT_PAUSE, self._accept_again)
                 return
             self._accepted(client)
 
+    def _let_operators_in(self) -> None:
+        """Accept whoever waits by the descriptor that is kept; turn away all but operators."""
+        for _ in range(16):
+            if self._spare < 0 or self._paused:
+                return
+            os.close(self._spare)
+            self._spare = -1
+            try:
+                client, _address = self._socket.accept()
+            except OSError:
+                # Nobody waits, or another thread was faster.
+                self._keep_spare()
+                return
+            peer = peer_of(client)
+            if peer is not None and peer.uid in operators():
+                self._accepted(client)
+            else:
+                client.close()
+            self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        if self._spare < 0:
+            with suppress(OSError):
+                self._spare = os.dup(self._socket.fileno())
+
     def _accept_again(self) -> None:
         if self._socket.fileno() >= 0 and not self._paused:
+            self._keep_spare()
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
 
     def close(self) -> None:
@@ -166,6 +200,9 @@ class Listener:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
 
 class SocketFile:

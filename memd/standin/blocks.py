@@ -377,11 +377,11 @@ class Blocks:
     async def close(self) -> None:
         """Close every node."""
         nodes = self.all()
-        _end([*nodes, *self.drives])
         for node in nodes:
             if node.group is not None:
                 node.group.users.discard(node)
         await Job(lambda: _close(nodes), on=waits_for(nodes), release=True)
+        _end([*nodes, *self.drives])
 
     def find(self, name: str) -> Node | None:
         """The node of that name, or what is in the drive of that name."""
@@ -450,7 +450,9 @@ class Blocks:
         self._making.update(named)
         try:
             for node in made:
-                node.counted = self.account.charge({"name": node.name, **node.options})
+                node.counted = self.account.charge(
+                    {"name": node.name, **node.options}, descriptors=int(node.driver in FILES)
+                )
             self._take_given(made)
             await Job(lambda: _open(made, self._tree.host.roots), on=waits_for(made))
         except Exception:
@@ -658,8 +660,8 @@ class Blocks:
             todo += at.below
             at.leave()
         if gone:
-            _end(gone)
             await Job(lambda: _close(gone), on=waits_for(gone), release=True)
+            _end(gone)
         await self.relock(refuse=False)
 
     def replace(self, old: Node, new: Node) -> None:

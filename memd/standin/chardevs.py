@@ -72,6 +72,9 @@ _PROTOCOLS = ("telnet", "websocket")
 _SPICE_CHANNELS = ("vdagent", "smartcard", "usbredir")
 _BASE64 = r"[A-Za-z0-9+/=]*"
 
+_MOST_OPEN = 3
+"""Descriptors that a device keeps open, at most: those of a terminal, and of its log."""
+
 _PPCLAIM = 0x708B
 """The ioctl that only a parallel port knows (linux/ppdev.h)."""
 
@@ -187,7 +190,9 @@ class Chardevs:
             raise QMPError("spice not enabled")
         if data.get("websocket") and not data.get("server", True):
             raise QMPError("Websocket client is not implemented")
-        share = self._tree.objects.account.charge(args, more=size if kind == "ringbuf" else 0)
+        more = size if kind == "ringbuf" else 0
+        opens = _MOST_OPEN if _opens(kind, data) else 0
+        share = self._tree.objects.account.charge(args, more, opens)
         try:
             return await self._made(id, kind, data, take_fd, share)
         except BaseException:
@@ -207,7 +212,7 @@ class Chardevs:
         opened.on = on
         try:
             self._take_copies(opened, kind, data)
-            if kind in ("pty", "socket", "udp") or any(_files(kind, data)):
+            if _opens(kind, data):
                 await Job(lambda: _open(opened, kind, data, self._tree.host.roots, number), on=on)
         except BaseException:
             # Copies may be left, whose set holds the file open.
@@ -302,13 +307,13 @@ class Chardevs:
         await self._close_behind(device)
 
     async def _close_behind(self, device: Registered) -> None:
-        device.counted.end()
         if device.below is not None:
             device.below.above = None
             device.below.users -= 1
         if device.given is not None:
             device.given.close()
         await Job(device.close, on=device.on, release=True)
+        device.counted.end()
 
     async def close(self) -> None:
         """Remove every device that was registered here; no port is on any other."""
@@ -425,6 +430,11 @@ def _files(kind: str, data: dict[str, Any]) -> Iterator[tuple[str, int]]:
             yield member, os.O_RDONLY if member == "in" else os.O_WRONLY | os.O_CREAT | end
     if kind in ("serial", "parallel", "pipe"):
         yield "device", os.O_RDWR | (os.O_NONBLOCK if kind == "serial" else 0)
+
+
+def _opens(kind: str, data: dict[str, Any]) -> bool:
+    """Whether a backend has anything opened."""
+    return kind in ("pty", "socket", "udp") or any(_files(kind, data))
 
 
 def _open(

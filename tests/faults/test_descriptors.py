@@ -5,16 +5,22 @@ from __future__ import annotations
 import array
 import json
 import os
+import resource
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from memd.client import Client, QMPError
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors
-from tests.differential.server import Server
+from tests.differential.server import Server, qemu_system_memd, running
 
 BOUNDS = ("--max-descriptors", "40", "--max-descriptors-per-user", "20")
 OPEN = ("--max-clients", "200")
@@ -54,22 +60,22 @@ def connect(server: Server, stack: ExitStack, *, negotiate: bool = True) -> sock
     return sock
 
 
-def until_refused(ask: Callable[[], object]) -> int:
+def until_refused(ask: Callable[[], object], text: str = "--max-descriptors") -> int:
     """How often it can be asked before there are too many descriptors."""
-    for count in range(100):
+    for asked in range(300):
         try:
             ask()
         except QMPError as refused:
-            if "--max-descriptors" not in refused.desc:
+            if text not in refused.desc:
                 raise
-            return count
+            return asked
     raise AssertionError("it is not refused")
 
 
-def read_exports(sock: socket.socket, count: int) -> int:
+def read_exports(sock: socket.socket, number: int) -> int:
     """Read so many answers; how many descriptors came along."""
     data, came = b"", 0
-    while data.count(b"\n") < count:
+    while data.count(b"\n") < number:
         more, fds, _flags, _address = socket.recv_fds(sock, 65536, 100)
         assert more
         data += more
@@ -98,6 +104,58 @@ def test_those_that_are_left(server: Server) -> None:
         client.execute("getfd", {"fdname": "x"}, fds=[given.fileno()])
         client.execute("closefd", {"fdname": "x"})
         client.export("m").close()
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """A daemon that is started now has 256, as it inherits the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+KEPT: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "object": (
+        "object-add",
+        {"qom-type": "memory-backend-memfd", "size": 4096},
+        "object-del",
+        "id",
+    ),
+    "file": (
+        *("blockdev-add", {"driver": "file", "filename": sys.executable, "read-only": True}),
+        *("blockdev-del", "node-name"),
+    ),
+    "chardev": ("chardev-add", {"backend": {"type": "pty", "data": {}}}, "chardev-remove", "id"),
+}
+"""What keeps descriptors open: how it is made and removed, and which argument names it."""
+
+
+def add_next(client: Client, kind: str, numbers: Iterator[int]) -> None:
+    add, arguments, _remove, name = KEPT[kind]
+    client.execute(add, {**arguments, name: f"m{next(numbers)}"})
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_those_of_what_is_kept(directory: Path) -> None:
+    """There is an end to one user's, which can connect then and delete some."""
+    argv = [*qemu_system_memd(), "-machine", "none", "-nodefaults", "-nographic"]
+    with running("memd", [*argv, "--clients", "many"], directory) as server:
+        before = held(server)
+        for kind, (_add, _arguments, remove, name) in KEPT.items():
+            for _ in range(2):
+                with Client(server.path, timeout=60) as client:
+                    made = until_refused(
+                        partial(add_next, client, kind, count()), "descriptors are open for user"
+                    )
+                assert 40 < made < 192, kind
+                with Client(server.path, timeout=60) as client:
+                    ram = {"qom-type": "memory-backend-ram", "size": 4096, "id": "n"}
+                    client.execute("object-add", ram)
+                    client.execute("object-del", {"id": "n"})
+                    for number in range(made):
+                        client.execute(remove, {name: f"m{number}"})
+        assert settle(lambda: held(server), lambda now: now <= before) <= before
 
 
 def test_those_that_come_with_what_does_not_take_them(server: Server) -> None:

@@ -90,7 +90,7 @@ class Life(RuleBasedStateMachine):
     @rule(size=st.integers(0, 5), owner=st.sampled_from([None, ANYBODY, 0, 1000]))
     def make(self, size: int, owner: int | None) -> None:
         self.objects.add(len(self.charges))
-        self.charges.append((self.quota.charge(size, owner), size, owner))
+        self.charges.append((self.quota.charge(size, owner, 2), size, owner))
 
     @rule(which=st.integers(0, 9))
     def map(self, which: int) -> None:
@@ -114,6 +114,7 @@ class Life(RuleBasedStateMachine):
     def counts(self) -> None:
         there = [self.charges[which][1:] for which in self.objects | self.memory]
         assert self.quota.objects == len(self.objects)
+        assert self.quota.descriptors.taken == 2 * len(there)
         assert self.quota.memory == sum(size for size, _owner in there)
         for user in (ANYBODY, 0, 1000):
             mine = sum(size for size, owner in there if owner == user)

@@ -12,12 +12,14 @@ import stat
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from memd.server.listener import Listener, SocketFile, SocketFiles, listen_unix
 from tests.descriptors import open_descriptors
+from tests.users import STRANGER, need_root, run_as
 
 
 def test_only_the_owner_may_connect(tmp_path: Path) -> None:
@@ -158,6 +160,52 @@ async def test_a_rush_of_clients_is_accepted(tmp_path: Path) -> None:
     for sock in (*clients, *accepted):
         sock.close()
     listener.close()
+
+
+def use_up_descriptors() -> list[int]:
+    used = []
+    while True:
+        try:
+            used.append(os.dup(0))
+        except OSError:
+            return used
+
+
+@need_root
+async def test_out_of_descriptors_an_operator_gets_in() -> None:
+    """Also behind others, who are turned away; the next one does once there is one to keep."""
+    accepted: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as sock, ExitStack() as stack:
+        path = f"\0memd-test-{os.getpid()}"
+        sock.bind(path)
+        sock.listen(10)
+        listener = Listener(asyncio.get_running_loop(), sock, accepted.append)
+        stack.callback(listener.close)
+        code = (
+            "with socket.socket(socket.AF_UNIX) as client:\n"
+            " client.connect('\\0' + sys.argv[1])\n print('came', flush=True)\n"
+            " sys.exit(len(client.recv(1)))"
+        )
+        strangers = [stack.enter_context(run_as(STRANGER, code, path[1:])) for _ in range(3)]
+        for each in strangers:
+            assert each.stdout is not None
+            assert each.stdout.readline() == b"came\n"
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2)]
+        for client in clients:
+            client.connect(path)
+        listener.start()
+        used = use_up_descriptors()
+        try:
+            while not accepted:
+                await asyncio.sleep(0.001)
+            accepted[0].close()
+            while len(accepted) < 2:
+                await asyncio.sleep(0.001)
+        finally:
+            for fd in used:
+                os.close(fd)
+        assert [each.wait() for each in strangers] == [0, 0, 0]
+        accepted[1].close()
 
 
 async def test_out_of_descriptors_it_goes_on_later(
