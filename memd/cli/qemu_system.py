@@ -574,8 +574,15 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     _register_nulls(config)
-    config.startup.sort(key=lambda each: _ORDER.index(each.command))
+    config.startup.sort(key=_moment)
     return config
+
+
+def _moment(command: StartCommand) -> int:
+    """When an option is acted on, by its place in `_ORDER`."""
+    # The character device of a port is made with the port.
+    of_port = command.command == "chardev-add" and command.failed
+    return _ORDER.index("use-chardev" if of_port else command.command)
 
 
 def _check_cpu(line: QemuCommandLine) -> None:

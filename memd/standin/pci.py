@@ -25,6 +25,9 @@ Rows = dict[tuple[int, int], JSONObject]
 
 _LAST_BUS = 255
 
+_TOLD_BY_NETWORKS = ("mq", "host_mtu", "rss", "hash", "duplex")
+"""Properties of a virtio network device that it tells of."""
+
 _MSIX_BAR = 1
 """The region of a virtio device's interrupt vectors."""
 
@@ -136,8 +139,10 @@ def _as_given(device: PciDevice, row: JSONObject) -> JSONObject:
     gone = [_MSIX_BAR] * (given.get("vectors") == 0)
     gone += [_MODERN_BAR] * bool(given.get("disable-modern"))
     regions = [each for each in row["regions"] if each["bar"] not in gone]
-    if given.get("mq") and name.startswith("virtio-net-"):
-        # It tells of how many queues there are, which takes the next size.
+    if name.startswith("virtio-net-") and (
+        any(map(given.get, _TOLD_BY_NETWORKS)) or given.get("speed", -1) >= 0
+    ):
+        # It tells of more than its address and its state, which takes the next size.
         regions = [{**each, "size": 64} if each["type"] == "io" else each for each in regions]
     return {**row, "regions": regions}
 

@@ -157,7 +157,8 @@ def is_told_to_quit(path: Path) -> bool:
 
 def said_of_a_terminal(argv: list[str], path: Path) -> str:
     """What one says that has been started and ended."""
-    line = [*argv, *("-machine", "none", "-display", "none", "-S", "-chardev", "pty,id=a")]
+    line = [*argv, *("-machine", "none", "-display", "none", "-S")]
+    line += ["-serial", "pty", "-chardev", "pty,id=a"]
     process = subprocess.Popen(
         [*line, "-qmp", f"unix:{path},server=on,wait=off"],
         stdout=subprocess.PIPE,

@@ -224,7 +224,13 @@ def test_pci_devices(directory: Path) -> None:
         *("virtio-scsi-pci,addr=8.0,multifunction=on", "virtio-serial-pci,id=s1,addr=8.1"),
         "virtio-mem-pci,memdev=m0,id=vm0",
     )
-    on_pc = ("pci-bridge,id=p0,chassis_nr=2", "e1000,id=e0", "cirrus-vga,id=v", "ich9-ahci")
+    on_pc = (
+        *("pci-bridge,id=p0,chassis_nr=2", "e1000,id=e0", "cirrus-vga,id=v", "ich9-ahci"),
+        *(
+            f"virtio-net-pci,{told}"
+            for told in ("host_mtu=1500", "speed=0", "duplex=half", "rss=on")
+        ),
+    )
     more: tuple[str, ...] = (
         *("-blockdev", "null-co,node-name=b0", "-m", "128M,slots=1,maxmem=1G"),
         *("-object", "memory-backend-ram,id=m0,size=128M"),
