@@ -69,18 +69,23 @@ _BRIDGE: tuple[Row, ...] = (
 # What QEMU 11.1 no longer has.
 _GONE = ("disable-acs", "qemu-4-0-config-size", "x-migrate-msix")
 
-_XHCI: tuple[Row, ...] = (
+_ANY_XHCI: tuple[Row, ...] = (
     ("msi", "OnOffAuto", "auto"),
     ("msix", "OnOffAuto", "auto"),
+    ("conditional-intr-mapping", "bool", False),
+)
+_XHCI: tuple[Row, ...] = (
     ("p2", "uint32", 4),
     ("p3", "uint32", 4),
     ("streams", "bool", True),
 )
-_BALLOON: tuple[Row, ...] = (
+_ANY_BALLOON: tuple[Row, ...] = (
     ("vectors", "uint32", (1 << 32) - 1),
+    ("ioeventfd", "bool", True),
+)
+_BALLOON: tuple[Row, ...] = (
     *switches(
         {
-            "ioeventfd": True,
             "free-page-reporting": False,
             "deflate-on-oom": False,
             "page-poison": True,
@@ -232,14 +237,18 @@ def placeholder_types(
                 properties=left(_BRIDGE),
             )
     yield ObjectType(ROOT_PORT, above, properties=left(_ROOT_PORT))
-    xhci = ObjectType("pci-xhci", pci, abstract=True, interfaces=_ANY_PCI)
+    xhci = ObjectType(
+        "pci-xhci", pci, abstract=True, interfaces=_ANY_PCI, properties=left(_ANY_XHCI)
+    )
     yield xhci
     yield ObjectType("qemu-xhci", xhci, properties=left(_XHCI))
     # libvirt puts virtio devices on such ports only where this type is known.
     disk = ObjectType("virtio-blk-pci-base", virtio_pci, abstract=True)
     yield disk
     yield ObjectType("virtio-blk-pci-non-transitional", disk, interfaces=_ANY_PCI)
-    balloon = ObjectType("virtio-balloon-pci-base", virtio_pci, abstract=True)
+    balloon = ObjectType(
+        "virtio-balloon-pci-base", virtio_pci, abstract=True, properties=left(_ANY_BALLOON)
+    )
     yield balloon
     yield ObjectType(
         "virtio-balloon-pci",

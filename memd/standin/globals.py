@@ -5,6 +5,7 @@ Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from memd.standin.property_text import read_global, refused
 Check = Callable[[str, JSON], object]
 
 _MIGRATION = "migration"
+_CARDS = "Network devices:"
 _MAKING_CARDS = ("pc", "q35")
 """Machines for which a QEMU makes one of each network card, to find out which there are."""
 
@@ -89,9 +91,9 @@ class Globals:
             self.apply(part)
             part.realized = True
         if machine in _MAKING_CARDS:
-            cards = set(self._catalogue.section("lists")["nic"].split())
-            for name, each in self._catalogue.section("devices").items():
-                if each["bus"] == "PCI" and name in cards and self._are_for(name):
+            listed = self._catalogue.section("lists")["device"].partition(_CARDS)[2]
+            for name in re.findall(r'name "([^"]+)", bus PCI', listed.partition("\n\n")[0]):
+                if self._are_for(name):
                     self._read(name, self._devices.type_of(name).visit)
 
     def of_migration(self, check: Check) -> JSONObject:

@@ -63,7 +63,12 @@ WRONG = [
     '-device {"driver":"e1000","id":"a"} -set device.a.addr=5',
     *("-device VGA -global VGA.foo=1", "-device VGA -global driver=VGA,property=mmio,value=x"),
     *("-device VGA -global pci-device.romsize=x", "-global ICH9-LPC.foo=1", "-global e1000.x=1"),
-    *("-global virtio-net-pci.mac=z", "-global cpu.foo=1", "-global migration.x=1"),
+    *(
+        "-global rocker.multifunction=x",
+        "-global virtio-net-pci.mac=z",
+        "-global cpu.foo=1",
+        "-global migration.x=1",
+    ),
     *("-global migration.mode=z", "-global migration.x-max-bandwidth=z"),
     *("-global migration.multifd-channels=0", "-global migration.x-postcopy-preempt=on"),
     "-device virtio-blk-pci -global virtio-device.foo=1",
@@ -118,6 +123,7 @@ REFERENCES = """
 -blockdev null-co,node-name=b1 -blockdev null-co,node-name=b2
 -global virtserialport.chardev=c1 -global pci-serial.chardev=c1
 -global virtio-net-pci.netdev=n1 -global scsi-hd.drive=b1 -global virtio-blk-pci.drive=b1
+-device virtio-balloon-pci-transitional,ioeventfd=off,vectors=2
 -global virtio-rng-pci.rombar=1 -device rtl8139,id=first,bootindex=1 -device rtl8139,id=second
 """
 PLUGGED: list[tuple[str, object]] = [
