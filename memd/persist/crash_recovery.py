@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from memd.hostmem import libc
+from memd.hostmem.paths import Entry as Named
 from memd.hostmem.paths import new_entry
 from memd.json_types import JSONObject
 from memd.persist.object_log import Entry, ObjectLog
@@ -49,15 +50,15 @@ def _remove(creation: Entry, kept: set[tuple[int, int]], host: Host) -> None:
     # One directory throughout, whatever becomes of its path meanwhile.
     entry = new_entry(os.fsencode(creation["path"]), host.roots)
     try:
-        # A device or a socket that has replaced it is not opened.
-        if not stat.S_ISREG(entry.stat().st_mode):
+        # What has replaced it is not opened: it may be a device.
+        found = entry.stat()
+        if (found.st_dev, found.st_ino) in kept or not _is_it(creation, found):
             return
+        if not stat.S_IMODE(found.st_mode):
+            _let_owner_open(entry, found)
         fd = entry.open(_OPEN)
         try:
-            found = os.fstat(fd)
-            if (found.st_dev, found.st_ino) in kept or not _is_it(creation, found):
-                return
-            if host.remove_unused(fd, entry):
+            if os.path.samestat(os.fstat(fd), found) and host.remove_unused(fd, entry):
                 log.warning("removed '%s', which was being made for an object", creation["path"])
         finally:
             os.close(fd)
@@ -65,14 +66,26 @@ def _remove(creation: Entry, kept: set[tuple[int, int]], host: Host) -> None:
         entry.close()
 
 
+def _let_owner_open(entry: Named, found: os.stat_result) -> None:
+    """Let its owner open a file, which the mode of shared memory does not; raises `OSError`."""
+    fd = entry.open(os.O_PATH | os.O_CLOEXEC)
+    try:
+        if os.path.samestat(os.fstat(fd), found):
+            # There is no fchmod(2) of such a descriptor.
+            os.chmod(f"/proc/self/fd/{fd}", stat.S_IRUSR | stat.S_IWUSR)
+    finally:
+        os.close(fd)
+
+
 def _is_it(creation: Entry, there: os.stat_result) -> bool:
     """Whether a file is the one that was being made."""
+    if not stat.S_ISREG(there.st_mode):
+        return False
     if "made" in creation:
         return (there.st_dev, there.st_ino) == (creation["dev"], creation["ino"])
     # The daemon was killed between making it and taking note of it: it is empty.
     return (
-        stat.S_ISREG(there.st_mode)
-        and there.st_size == 0
+        there.st_size == 0
         and there.st_uid == os.geteuid()
         and there.st_ctime >= creation["time"] - CLOCKS
     )

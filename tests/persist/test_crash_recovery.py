@@ -13,6 +13,7 @@ from memd.hostmem.host import Host
 from memd.hostmem.paths import Roots
 from memd.persist.crash_recovery import discard_rest, remove_half_made
 from memd.persist.object_log import ObjectLog
+from tests.users import STRANGER, need_root
 
 
 def making(path: Path, *, made: os.stat_result | None = None, ago: float = 0.0) -> ObjectLog:
@@ -38,6 +39,25 @@ def test_it_goes(path: Path) -> None:
     path.write_bytes(b"half")
     clear(making(path, made=path.stat()))
     assert not path.exists()
+
+
+@need_root
+@pytest.mark.parametrize("noted", [False, True])
+def test_an_ordinary_user_s_that_lets_nobody_open_it(noted: bool) -> None:
+    """As shared memory is made."""
+    path = Path(f"/dev/shm/memd-test-{os.getpid()}")
+    os.seteuid(STRANGER)
+    try:
+        log = making(path)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0))
+        if noted:
+            found = path.stat()
+            log.write({"made": 1, "dev": found.st_dev, "ino": found.st_ino})
+        clear(log)
+        assert not path.exists()
+    finally:
+        os.seteuid(0)
+        path.unlink(missing_ok=True)
 
 
 def test_it_goes_before_it_was_noted_which_one_it_is(path: Path) -> None:
