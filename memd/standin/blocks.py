@@ -208,6 +208,7 @@ class Node:
         alignments: of memory and of requests, in bytes, for a node that has a file open.
         claims: the locks that its exports need.
         locking: whether its file is locked.
+        unmaps: whether zeroes are written to it by giving up blocks.
         shared: whether other processes may do anything with its file.
         wanted: the locks that its file is to have.
         locked: those that it has.
@@ -218,15 +219,16 @@ class Node:
     backing = _Link()
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.driver: str = options["driver"]
         self.claims: list[Locks] = []
         self.locking: bool = options.get("locking") != "off"
+        self.unmaps: bool = options.get("discard") == "unmap" and "null" not in self.driver
         self.shared: bool = options.get("force-share", False)
         self.wanted: Locks = frozenset()
         self.locked: Locks = frozenset()
         # Its file is not closed while it is being locked.
         self._at_file = threading.Lock()
         self.name = name
-        self.driver: str = options["driver"]
         self.read_only: bool = options.get("read-only", False)
         self.auto: bool = options.get("auto-read-only", False)
         self.filename = ""
@@ -293,6 +295,11 @@ class Node:
     def shown_below(self) -> Node | None:
         """The node that is told as its backing node: that of a filter is what it filters."""
         return self.child if self.driver in _FILTERS else self.backing
+
+    @property
+    def image(self) -> Node:
+        """The node itself; of a filter, what it filters."""
+        return next(each for each in self.layers() if each.driver not in _FILTERS)
 
     def set_read_only(self, read_only: bool) -> None:
         """Have it and the nodes that have its bytes written to or not."""
@@ -673,6 +680,12 @@ class Blocks:
                 each.child = new
             if each is not new and each.backing is old:
                 each.backing = new
+        # Those above are told to be what they are made of now.
+        todo = [old, new]
+        while todo:
+            at = todo.pop()
+            at.filename = _filename(at)
+            todo += self.users(at)
 
     async def resize(self, args: dict[str, Any]) -> None:
         """`block_resize`: the file behind a raw node has another size.

@@ -191,7 +191,7 @@ class Images:
             return self._blocks.named(args[f"{what}-node"], "")
         if what not in args:
             return None
-        for each in node.chain():
+        for each in node.shown():
             if each.filename == args[what] and (each is not node or what == "top"):
                 return each
         if what == "top":
@@ -208,21 +208,22 @@ class Images:
             if {name, f"{name}-node"} <= args.keys():
                 raise QMPError(f"'{name}-node' and '{name}' are mutually exclusive")
         top = self._in_chain(node, args, "top") or node
-        base = self._in_chain(node, args, "base") or [*top.chain()][-1]
-        for each, chain in ((top, node.chain()), (base, top.chain())):
+        base = self._in_chain(node, args, "base") or [*top.shown()][-1]
+        for each, chain in ((top, node.shown()), (base, top.shown())):
             if each not in chain:
                 raise QMPError(f"'{each.name}' is not in this backing file chain")
         if top is base:
             raise QMPError("cannot commit an image into itself")
         id = self._id(args)
-        upper = [*takewhile(lambda each: each is not base, top.chain())]
+        active = top.image is node.image
+        upper = [*takewhile(lambda each: each is not base, top.shown())]
         await self._needs_no_copy(upper, base)
         overlays = [each for each in self._blocks.users(top) if each.backing is top]
 
         async def finish(pivots: bool) -> None:
             for overlay in overlays:
                 await self._set_backing(overlay, base, args.get("backing-file"))
-            if pivots and top is node:
+            if pivots and active:
                 base.set_read_only(False)
                 self._blocks.replace(top, base)
 
@@ -230,8 +231,8 @@ class Images:
             "commit",
             node,
             (*upper, base),
-            length=0 if top is node else base.size,
-            end="ready" if top is node else "pending",
+            length=0 if active else base.size,
+            end="ready" if active else "pending",
             finish=finish,
         )
         return await self.jobs.start(id, task, args)
@@ -263,7 +264,7 @@ class Images:
         Args:
             to: the target, None where the arguments name it.
         """
-        to = to or self._blocks.named(args["target"])
+        made, to = to is not None, to or self._blocks.named(args["target"])
         node = self._source(args)
         if args["sync"] in ("incremental", "bitmap"):
             raise QMPError(f"Sync mode '{args['sync']}' not supported")
@@ -289,12 +290,14 @@ class Images:
 
         async def finish(pivots: bool) -> None:
             if pivots:
-                self._blocks.replace(replaced, to)
                 if args["sync"] != "full" and to.backing is None and to.driver == "qcow2":
-                    to.backing = node.backing if args["sync"] == "top" else node
+                    to.backing = node.image.backing if args["sync"] == "top" else node
+                self._blocks.replace(replaced, to)
+                await self._blocks.collect(replaced)
 
-        full = to.driver.startswith("null") and args["sync"] == "full"
-        length, error = node.size if full else 0, None
+        fresh = made and args.get("mode") != "existing"
+        zeroed = args["sync"] == "full" and not fresh and not to.unmaps
+        length, error = node.size if zeroed else 0, None
         if node.size != to.size:
             length, error = 0, "Source and target image have different sizes"
         task = Task("mirror", node, (to,), length=length, end="ready", finish=finish, error=error)
@@ -388,7 +391,7 @@ class Images:
             moved: the nodes whose data it is.
             others: further nodes that may not go meanwhile.
         """
-        files = [node for node in moved if not node.driver.startswith("null")]
+        files = [node.image for node in moved if not node.image.driver.startswith("null")]
         if not files:
             return
         with _held([*moved, *others]):
@@ -427,7 +430,7 @@ def _held(nodes: list[Node]) -> Iterator[None]:
 
 def _moved(node: Node, sync: str) -> list[Node]:
     """The nodes whose data a copy of a node would have."""
-    return {"full": [*node.chain()], "top": [node]}.get(sync, [])
+    return {"full": [*node.shown()], "top": [node]}.get(sync, [])
 
 
 def _has_data(node: Node) -> bool:

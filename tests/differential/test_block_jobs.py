@@ -526,6 +526,35 @@ def test_mirror_and_backup(directory: Path) -> None:
         run(pair, [*backups, *targets])
 
 
+def test_jobs_below_a_filter(directory: Path) -> None:
+    """The data of a filter is that of what it filters, and the filter stays above it."""
+    mirror = {"job-id": "j", "device": "t", "target": "c", "sync": "full", "replaces": "b"}
+    commit = {"job-id": "j", "device": "t", "top-node": "o", "base-node": "c"}
+    below = {"driver": "qcow2", "node-name": "b", "file": {"driver": "file", "filename": "@DIR@/b"}}
+    complete: Step = ("job-complete", {"id": "j"})
+    steps: list[Step] = [
+        *image("b"),
+        *(("blockdev-del", {"node-name": name}) for name in ("b", "pb")),
+        ("object-add", {"qom-type": "throttle-group", "id": "g"}),
+        node("throttle", "t", file=below, **{"throttle-group": "g"}),
+        ("device_add", {"driver": "virtio-blk-pci", "id": "vb", "drive": "t"}),
+        *image("c")[:-1],
+        node("qcow2", "c", file="pc", discard="unmap"),
+        ("blockdev-mirror", mirror),
+        *(complete, ("query-block", None), ("blockdev-del", {"node-name": "b"})),
+        *image("o"),
+        ("blockdev-snapshot", {"node": "c", "overlay": "o"}),
+        *(("query-block", None), ("block-commit", commit), complete, ("query-block", None)),
+        *(("blockdev-del", {"node-name": name}) for name in ("o", "po", "c")),
+        # Where blocks are not given up, as many zeroes are written as there are bytes.
+        *image("z"),
+        ("blockdev-mirror", mirror | {"target": "z", "replaces": "c"}),
+        ("block-job-cancel", {"device": "j"}),
+    ]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        run(pair, steps)
+
+
 def test_data_is_not_left_behind_silently(directory: Path) -> None:
     """memd copies no data: a job that would have to is refused, and nothing has changed."""
     with standin_pair(directory, "-machine", "none") as pair:
