@@ -181,6 +181,11 @@ def command_not_found(desc: str) -> QMPError:
     return QMPError(desc, COMMAND_NOT_FOUND)
 
 
+def reset_meanwhile() -> QMPError:
+    """The refusal of a command that was under way when the machine was made anew."""
+    return QMPError("the machine was reset meanwhile")
+
+
 def device_not_found(desc: str) -> QMPError:
     """A `QMPError` of class DeviceNotFound."""
     return QMPError(desc, DEVICE_NOT_FOUND)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
-from memd.errors import QMPError, is_identifier, refusing
+from memd.errors import QMPError, is_identifier, refusing, reset_meanwhile
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import FDSETS, encode_path, open_path
@@ -362,6 +362,7 @@ class Blocks:
 
     Attributes:
         account: counts them, and what is made of them.
+        making: the names of nodes and drives whose files are being opened.
         drives: in the order in which they came.
         say: takes lines for standard error.
         inactive: whether images are another machine's: this one has gone, or not yet come.
@@ -376,13 +377,15 @@ class Blocks:
         self._sets = sets
         self.say: Callable[[str], None] = lambda text: None
         self._nodes: dict[str, Node] = {}
-        self._making: set[str] = set()
+        self.making: set[str] = set()
+        self._closed = False
         self._numbers = 0
         self.drives: list[Drive] = []
         self._drives: dict[str, Drive] = {}
 
     async def close(self) -> None:
-        """Close every node."""
+        """Close every node; those that are being opened are closed then."""
+        self._closed = True
         nodes = self.all()
         for node in nodes:
             if node.group is not None:
@@ -454,7 +457,7 @@ class Blocks:
         top = self._plan(args, planned)
         check_depth(top)
         named, made = [*planned], [*planned.values()]
-        self._making.update(named)
+        self.making.update(named)
         try:
             for node in made:
                 node.counted = self.account.charge(
@@ -468,7 +471,7 @@ class Blocks:
             _end(made)
             raise
         finally:
-            self._making.difference_update(named)
+            self.making.difference_update(named)
         for node in made:
             self._nodes[node.name] = node
             node.join()
@@ -476,6 +479,7 @@ class Blocks:
                 node.group.users.add(node)
         try:
             await self.relock()
+            self.check_open()
         except QMPError:
             await self.collect(top)
             raise
@@ -496,6 +500,11 @@ class Blocks:
                 node.fd = node.given.fd
                 found = known(node.fd)
                 node.on = ELSEWHERE if found is None else frozenset((number(*found[:3]),))
+
+    def check_open(self) -> None:
+        """Raise `QMPError` where all is closed: the machine was made anew meanwhile."""
+        if self._closed:
+            raise reset_meanwhile()
 
     async def set_active(self, active: bool) -> None:
         """Lock the images, since the machine has come, or leave them to where it goes.
@@ -614,7 +623,7 @@ class Blocks:
             check_name(name)
         if self.drive(name) is not None:
             raise QMPError(f"node-name={name} is conflicting with a device id")
-        if name in self._nodes or name in self._making:
+        if name in self._nodes or name in self.making:
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
         return name
 

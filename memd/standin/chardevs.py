@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memd.errors import NoDescriptorError, QMPError, check_length, refusing
+from memd.errors import NoDescriptorError, QMPError, check_length, refusing, reset_meanwhile
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, new_entry, open_path
 from memd.hostmem.sockets import (
@@ -149,6 +149,7 @@ class Chardevs:
         self._sets = sets
         self._with_spice = with_spice
         self._making: set[str] = set()
+        self._closed = False
         self.changeable: set[ChardevObject] = set()
         self._ports: list[ChardevObject] = []
 
@@ -214,6 +215,9 @@ class Chardevs:
             self._take_copies(opened, kind, data)
             if _opens(kind, data):
                 await Job(lambda: _open(opened, kind, data, self._tree.host.roots, number), on=on)
+            if self._closed:
+                await Job(opened.close, on=on, release=True)
+                raise reset_meanwhile()
         except BaseException:
             # Copies may be left, whose set holds the file open.
             opened.close()
@@ -278,7 +282,10 @@ class Chardevs:
         try:
             answer = await make(args, take_fd)
         except BaseException:
-            self._tree.chardevs.add_child(id, old)
+            if self._closed:
+                await self._close_behind(old)
+            else:
+                self._tree.chardevs.add_child(id, old)
             raise
         if old in self.changeable:
             new = self._tree.chardevs.children[id]
@@ -316,7 +323,11 @@ class Chardevs:
         device.counted.end()
 
     async def close(self) -> None:
-        """Remove every device that was registered here; no port is on any other."""
+        """Remove every device that was registered here; no port is on any other.
+
+        Those that are being made are closed then.
+        """
+        self._closed = True
         children = self._tree.chardevs.children
         for id, device in [*children.items()]:
             if isinstance(device, Registered):

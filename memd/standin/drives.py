@@ -178,7 +178,7 @@ class Drives:
         own = {name: options.pop(name) for name in _PLACE if name in options}
         if not is_identifier(own.get("id", "x")):
             raise BadId(bad_identifier().desc, hint=ID_HINT)
-        if self._blocks.drive(own.get("id", "")) is not None:
+        if self._blocks.drive(own.get("id", "")) or own.get("id") in self._blocks.making:
             raise BadId(f"Duplicate ID '{own['id']}' for drive")
         kind, bus, unit, name = self._place(own)
         if hotplugged and kind != "none":
@@ -208,12 +208,17 @@ class Drives:
             raise QMPError(f"Device with id '{name}' already exists")
         if self._blocks.find(name) is not None or wanted.get("node-name") == name:
             raise QMPError(f"Device name '{name}' conflicts with an existing node name")
-        if wanted and temporary:
-            drive.insert(await self._temporary(wanted, typed))
-        elif wanted:
-            drive.insert(await self._blocks.add(_checked(wanted, typed), owned=False))
-        self._blocks.add_drive(drive)
         self._places[kind, bus, unit] = drive
+        self._blocks.making.add(name)
+        try:
+            if wanted and temporary:
+                drive.insert(await self._temporary(wanted, typed))
+            elif wanted:
+                drive.insert(await self._blocks.add(_checked(wanted, typed), owned=False))
+        finally:
+            self._blocks.making.discard(name)
+        self._blocks.check_open()
+        self._blocks.add_drive(drive)
         buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
         if kind == "pflash" and self._machine == "virt":
             raise QMPError(f"memd makes no device for if={kind}")
@@ -317,7 +322,10 @@ class Drives:
         return kind, bus, unit, own.get("id", name)
 
     def _is_taken(self, kind: str, bus: int, unit: int) -> bool:
-        return self._places.get((kind, bus, unit)) in self._blocks.drives
+        there = self._places.get((kind, bus, unit))
+        return there is not None and (
+            there in self._blocks.drives or there.name in self._blocks.making
+        )
 
     async def delete(self, name: str) -> None:
         """`drive_del` of the human monitor, which deletes nodes too; raises `QMPError`."""

@@ -138,6 +138,7 @@ class Jobs:
             QMPError: there can't be one; another may have come since `check`.
         """
         self.check(id, args)
+        self._blocks.check_open()
         share = self._blocks.account.charge({"id": id, **args})
         job = self._jobs[id] = _Job(id, task, args, share)
         if task.busy is not None:

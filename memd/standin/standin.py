@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from memd.errors import QMPError
+from memd.errors import QMPError, reset_meanwhile
 from memd.json_types import JSON, JSONObject
 from memd.qapi.schema import Command, Schema
 from memd.standin.catalogue import find_catalogue
@@ -59,6 +59,7 @@ class StandIn:
         self._compat = config.compat
         self._machine = config.machine.type
         self._asked = 0
+        self._closed = False
         self._parameters: dict[str, JSON] = {}
         self.devices_of_drives: list[DeviceOption] = []
         from memd.devices.ram_blocks import RamBlocks
@@ -224,6 +225,7 @@ class StandIn:
 
     async def close(self) -> None:
         """Close what the registers hold; it is not used any more."""
+        self._closed = True
         registers = ("devices", "netdevs", "chardevs", "listeners", "exports", "images", "blocks")
         for name in ("migration", *registers):
             if name in vars(self):
@@ -246,6 +248,8 @@ class StandIn:
                 self.catalogue.section(section)
                 await Turn()
             check_migrating(machine)
+            if self._closed:
+                raise reset_meanwhile()
         driver = args["driver"]
         resolved = self.devices.resolve(driver)
         if is_device(resolved) and not is_anothers(machine, resolved):

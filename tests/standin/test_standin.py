@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +19,7 @@ from memd.qapi.validator import Validator
 from memd.qom import Tree
 from memd.standin.jobs import Task
 from memd.standin.standin import StandIn
+from tests.descriptors import open_descriptors
 from tests.stepping import Running, as_user, close_all
 
 
@@ -147,3 +149,49 @@ def test_a_start_imports_what_its_machine_has() -> None:
         cwd=Path(__file__).parents[2],
     )
     assert done.stderr == "[]\n"
+
+
+def test_drives_of_one_name_at_once(tmp_path: Path) -> None:
+    """The name and the place of a drive are taken while its image is being opened."""
+    standin, _schema, tree = make()
+    daemon = Daemon(tree, Config(Report("memd")))
+    daemon.standin = standin
+    typed = partial(daemon.typed, "blockdev-add")
+    (tmp_path / "image").write_bytes(bytes(4096))
+
+    def add(**more: str) -> Running:
+        options = {"if": "none", "file": str(tmp_path / "image"), "format": "raw", **more}
+        adding = standin.drives.add(options, typed, hotplugged=True)
+        return Running(cast(Any, adding))
+
+    first, *others = add(id="d0"), add(), add()
+    for options in ({"id": "d0"}, {"id": "d1", "index": "1"}):
+        with pytest.raises(QMPError, match=r"Duplicate ID 'd0'|index=1\) exists"):
+            add(**options)
+    with pytest.raises(QMPError, match="Duplicate nodes with node-name='d0'"):
+        Running(standin.blocks.add({"driver": "null-co", "node-name": "d0"}))
+    first.finish()
+    for each in others:
+        each.finish()
+    assert [drive.name for drive in standin.blocks.drives] == ["d0", "none1", "none2"]
+    Running(standin.close()).finish()
+
+
+def test_another_backend_while_all_is_made_anew(tmp_path: Path) -> None:
+    """Neither the device that was there nor the one that was to come is there then."""
+    standin, _schema, tree = make()
+    files = open_descriptors()
+
+    def backend(name: str) -> dict[str, Any]:
+        file = {"type": "file", "data": {"out": str(tmp_path / name)}}
+        return {"id": "c0", "backend": file}
+
+    with as_user(1000):
+        Running(standin.chardevs.add(backend("old"), lambda name: None)).finish()
+        changing = Running(standin.chardevs.change(backend("new"), lambda name: None))
+    Running(standin.close()).finish()
+    with pytest.raises(QMPError, match="the machine was reset meanwhile"):
+        changing.finish()
+    assert tree.chardevs.children == {}
+    assert tree.objects.account.places.taken == 0
+    assert open_descriptors() == files
