@@ -37,6 +37,7 @@ class Globals:
         catalogue: says which devices there are.
         devices: gives the types of those.
         report: is told of what nothing takes.
+        say: takes lines for standard error from a machine that runs.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Globals:
         catalogue: Catalogue,
         devices: Devices,
         report: Report,
+        say: Callable[[str], None],
     ) -> None:
         self._given = given
         self._tree = tree
         self._catalogue = catalogue
         self._devices = devices
         self._report = report
+        self._say = say
         self._used: set[Global] = set()
 
     def apply(self, device: Device) -> None:
@@ -72,7 +75,7 @@ class Globals:
             except QMPError as error:
                 if not device.hotplugged:
                     raise
-                self._report.warning(error.desc, hint=error.hint)
+                self._say("\n".join(filter(None, (f"warning: {error.desc}", error.hint))))
 
     def apply_to_parts(self, machine: str) -> None:
         """The same of what a machine has by itself; raises `QMPError`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from memd.standin.spice import Spice
     from memd.standin.tpms import Tpms
     from memd.standin.vnc import Vnc
+
+log = logging.getLogger(__name__)
 
 _FULL = "q35"
 
@@ -91,7 +94,7 @@ class StandIn:
         from memd.standin.blocks import Blocks
 
         blocks = Blocks(self._compat, self._tree, self._host.fdsets)
-        blocks.say = self._host.config.report.say
+        blocks.say = self._say
         blocks.inactive = self._host.run_state == "inmigrate"
         return blocks
 
@@ -162,7 +165,15 @@ class StandIn:
 
         config = self._host.config
         given, report = config.globals, config.report
-        return Globals(given, self._tree, self.catalogue, self.devices, report)
+        return Globals(given, self._tree, self.catalogue, self.devices, report, self._say)
+
+    def _say(self, text: str) -> None:
+        """Write lines to standard error; once there are clients, nobody waits for that."""
+        if not self._host.machine.started:
+            self._host.config.report.say(text)
+            return
+        for line in text.splitlines():
+            log.warning("%s", line)
 
     def warn(self) -> None:
         """Tell of what may not be meant so, once the machine is made."""

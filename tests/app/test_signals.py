@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -20,7 +21,7 @@ from memd.client import Client, QMPError
 from memd.server.listener import listen_unix
 from tests.conftest import need_shm
 from tests.differential.harness import settle
-from tests.differential.server import PATIENCE, Server, is_listening, memd_argv
+from tests.differential.server import PATIENCE, Server, is_listening, memd_argv, qemu_system_memd
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -46,8 +47,8 @@ def test_signals_after_quit(start_memd: Callable[..., Server], number: int) -> N
             thread.join()
 
 
-def start(*options: str, **how: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*memd_argv(), *options], stdin=subprocess.DEVNULL, **how)  # type: ignore[call-overload,no-any-return]
+def start(*options: str, argv: list[str] | None = None, **how: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*(argv or memd_argv()), *options], stdin=subprocess.DEVNULL, **how)  # type: ignore[call-overload,no-any-return]
 
 
 def test_a_signal_while_it_waits_for_its_client(directory: Path) -> None:
@@ -91,6 +92,25 @@ def test_a_log_that_nobody_reads(directory: Path) -> None:
             assert client.execute("query-name") == {}
         process.terminate()
         assert process.wait(PATIENCE) == 0
+
+
+def test_warnings_that_nobody_reads(directory: Path) -> None:
+    """Of each device that is plugged in there is one, longer than what the pipe takes."""
+    path = directory / "sock"
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    options = ("-machine", "pc", "-display", "none", "-device", "virtio-serial-pci")
+    given = ("-global", f"virtconsole.chardev={'x' * 3000}", "-qmp", f"unix:{path},server,nowait")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, read)
+        process = start(*options, *given, argv=qemu_system_memd(), stderr=write)
+        os.close(write)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert settle(lambda: is_listening(path), bool)
+        with Client(path, timeout=60) as client:
+            for _ in range(3):
+                client.execute("device_add", {"driver": "virtconsole"})
 
 
 def _listen(path: str, go: object, found: object, done: object) -> None:

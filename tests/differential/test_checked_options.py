@@ -151,5 +151,8 @@ def test_what_globals_refer_to(directory: Path) -> None:
 
 
 def test_unused_globals() -> None:
-    given = [word for each in f"{STAYING} {NO_DEVICES}".split() for word in ("-global", each)]
-    same_messages("-machine", "q35", *given)
+    names = f"{STAYING} {NO_DEVICES} virtconsole.chardev=none".split()
+    given = [word for each in names for word in ("-global", each)]
+    plugged = '{"execute": "device_add", "arguments": {"driver": "virtconsole"}}'
+    text = '{"execute": "qmp_capabilities"}' + plugged
+    same_messages("-machine", "q35", "-device", "virtio-serial-pci", *given, text=text)
