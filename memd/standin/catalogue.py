@@ -12,7 +12,6 @@ QEMU's descriptions.
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import os
 import zlib
@@ -82,8 +81,6 @@ class Catalogue:
                 if not reader.eof:
                     raise ValueError
                 self._read[name] = json.loads(unpacked)
-                # It stays for good, and the collector need not go through it each time.
-                gc.freeze()
             except (zlib.error, ValueError):
                 raise self._broken() from None
         return self._read[name]

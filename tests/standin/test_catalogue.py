@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,6 @@ def test_the_packages_own_are_of_their_release_and_have_every_section(compat: Co
     catalogue = Catalogue(packaged(compat))
     assert catalogue.version == compat.version
     assert [name for name in SECTIONS if not catalogue.section(name)] == []
-
-
-def test_the_collector_does_not_go_through_what_was_read() -> None:
-    try:
-        found = Catalogue(packaged(Compat.V10_0)).section("types")
-        seen = {id(each) for each in gc.get_objects()}
-        assert id(found["rows"]) not in seen
-    finally:
-        gc.unfreeze()
 
 
 @pytest.mark.parametrize("compat", Compat)
