@@ -308,8 +308,9 @@ def take_chardev(line: QemuCommandLine, given: Given) -> None:
     if opts.id is None:
         raise QMPError("chardev: no id specified")
     if kind == "socket":
-        # Says what is wrong with the rest of it.
-        make_chardev(_without(opts, *PROTOCOLS), opts.id, compat)
+        # Says what is wrong with the rest of it, and of a client's websocket.
+        spoken = PROTOCOLS if opts.switch("server") else ("telnet", "tn3270")
+        make_chardev(_without(opts, *spoken), opts.id, compat)
     _add(line, opts.id, opts, given)
 
 

@@ -148,7 +148,6 @@ LINES_READ: list[tuple[str, ...]] = [
     ("-qmp", "foo", "-chardev", "foo,id=x"),
     ("-display", "none,foo"),
     ("-display", "foo"),
-    ("-audio", "foo"),
     ("-machine", "none,foo"),
     ("-compat", "foo"),
     ("-sandbox", "foo"),

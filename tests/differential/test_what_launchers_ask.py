@@ -126,6 +126,7 @@ def test_pointers_come_and_go(directory: Path) -> None:
         "-audiodev none,id=a -device AC97",
         "-audiodev none,id=a -device AC97,audiodev=b",
         "-audiodev none",
+        "-audio foo",
         "-audiodev none,id=a,foo=1",
         "-audiodev none,id=a,in.frequency=x",
         "-audiodev foo,id=a",
