@@ -91,7 +91,7 @@ class App:
         if config.metrics is not None:
             from memd.commands.metering import Meter
 
-            dispatch = self._meter = Meter(dispatch)
+            dispatch = self._meter = Meter(dispatch, self._daemon)
         if (sink := open_audit(config.audit)) is not None:
             from memd.commands.audit import Audit
 

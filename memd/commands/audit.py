@@ -20,7 +20,6 @@ from typing import Protocol
 from memd.commands.daemon import Daemon
 from memd.commands.queries import is_query
 from memd.commands.redaction import Redaction, Told
-from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
@@ -82,6 +81,7 @@ class Audit:
         warn: Callable[..., None],
     ) -> None:
         self._dispatch = dispatch
+        self._daemon = daemon
         self._redaction = Redaction(daemon)
         self._sink = sink
         self._loop = loop
@@ -99,7 +99,7 @@ class Audit:
     def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         """Run a command, a `memd.session.Dispatch`, and record it when it has ended."""
         # What is not a command's name does nothing, and may be anything.
-        if is_query(name, arguments) or not (name in HANDLERS or name in SESSION_HANDLERS):
+        if is_query(name, arguments) or not self._daemon.has_command(name):
             return self._dispatch(session, name, arguments, oob)
         try:
             result = self._dispatch(session, name, arguments, oob)

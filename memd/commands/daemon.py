@@ -130,6 +130,14 @@ class Daemon:
 
         return load_schema(self.compat, test=self.config.test_faults)
 
+    def has_command(self, name: str) -> bool:
+        """Whether there is such a command; False, too, where the schema can't be read."""
+        try:
+            return name in self.schema.commands
+        except Exception:
+            # Who wants to run it is told why.
+            return False
+
     def typed(self, command: str, options: JSONObject) -> JSONObject:
         """A command's arguments, which are given as texts, with their types; raises `QMPError`."""
         from memd.qapi.keyval import check_keyval

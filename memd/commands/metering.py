@@ -6,7 +6,7 @@ from bisect import bisect_left
 from time import perf_counter
 from types import CoroutineType
 
-from memd.commands.table import HANDLERS, SESSION_HANDLERS
+from memd.commands.daemon import Daemon
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
@@ -45,12 +45,17 @@ class Record:
 class Meter:
     """Runs commands as `dispatch` does, and counts.
 
+    Args:
+        dispatch: runs them.
+        daemon: what they are run on.
+
     Attributes:
         records: of each command that was run, by its name.
     """
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, daemon: Daemon) -> None:
         self._dispatch = dispatch
+        self._daemon = daemon
         self.records: dict[str, Record] = {}
 
     def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
@@ -80,7 +85,7 @@ class Meter:
     def _record(self, name: str) -> Record:
         record = self.records.get(name)
         if record is None:
-            if name not in HANDLERS and name not in SESSION_HANDLERS:
+            if not self._daemon.has_command(name):
                 name = OTHERS
             record = self.records.setdefault(name, Record())
         return record

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from memd.commands.audit import MOST_HELD, Audit, Record
+from memd.commands.queries import is_query
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError, device_not_found, printable
 from memd.json_types import JSON
 from memd.server.audit_sinks import LOST_ID, MESSAGE_ID, FileSink, JournaldSink
 from memd.server.limits import LimitedLog
 from memd.session import Monitor, Peer
+from memd.standin.standin import StandIn
 from memd.work import MEMORY, Command, Job, Outcome, begin, run_here
 from tests.commands.fakes import Console
 from tests.stepping import Running, close_all, here
@@ -165,6 +167,17 @@ def test_queries_and_what_is_no_command(audited: Audited) -> None:
     assert audited.sink.records == []
     audited("human-monitor-command", command_line="quit")
     assert audited.last["arguments"] == {"command-line": "quit"}
+
+
+def test_commands_of_a_stand_in(audited: Audited) -> None:
+    """Each that is more than a query."""
+    daemon = audited.console.daemon
+    daemon.standin = StandIn(daemon)
+    commands = [each for each in daemon.schema.commands if not is_query(each, {})]
+    assert len(commands) > len({*HANDLERS, *SESSION_HANDLERS})
+    for name in commands:
+        audited(name)
+    assert [record["command"] for record in audited.sink.records] == commands
 
 
 async def slowly(value: JSON) -> JSON:

@@ -11,7 +11,7 @@ from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
 from memd.session import Session
 from memd.work import Job, run_here
-from tests.commands.fakes import make_session
+from tests.commands.fakes import Console, make_session
 from tests.stepping import Running
 
 
@@ -21,7 +21,7 @@ def metered(outcome: Any) -> Meter:
             raise outcome
         return outcome
 
-    return Meter(dispatch)
+    return Meter(dispatch, Console().daemon)
 
 
 def run(meter: Meter, name: str = "query-name") -> JSON:
