@@ -169,7 +169,7 @@ class Hub:
         if (pending.drop_oldest(user) or pending.drop_oldest()) and places.has_free_place(user):
             return True
         self._limited_log.warn(
-            "a client was turned away: there are %d, %d of its user, see --max-clients",
+            "a client was turned away: there are %d, %d of its user, see docs/limits.md",
             *(places.taken, places.of(user)),
         )
         return False

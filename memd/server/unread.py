@@ -31,8 +31,12 @@ class Unread:
         self._timer = Timer(loop, self._tick)
 
     def keep(self, stream: Stream, user: int, count: int) -> None:
-        """Keep an end with so many descriptors that a user's client has not read."""
-        self._kept.append((stream, user, count))
+        """Keep an end with so many descriptors that a user's client has not read.
+
+        It takes one more itself.
+        """
+        self._places.take(user)
+        self._kept.append((stream, user, count + 1))
         self._timer.start(PAUSE)
 
     def look(self) -> None:

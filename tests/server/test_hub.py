@@ -188,7 +188,7 @@ async def test_one_client_too_many_is_let_go(caplog: pytest.LogCaptureFixture) -
         assert await late.message() is None
         late.close()
     assert monitor.clients == 2
-    told = "a client was turned away: there are 2, 2 of its user, see --max-clients"
+    told = "a client was turned away: there are 2, 2 of its user, see docs/limits.md"
     assert caplog.messages[0] == told
     # Once a second.
     assert all(each.startswith(told) for each in caplog.messages)
