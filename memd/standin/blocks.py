@@ -708,10 +708,11 @@ class Blocks:
         self.check_free(node)
         node.check_permission("an unnamed block device", NO_RESIZE)
         file = node.file
-        if node.driver.startswith("null"):
+        drivers = [each.driver for each in node.layers()]
+        if drivers[-1].startswith("null"):
             raise QMPError("Image format driver does not support resize")
-        if file is None or node.driver == "qcow2":
-            raise QMPError(f"memd does not resize images of the format '{node.driver}'")
+        if file is None or "qcow2" in drivers:
+            raise QMPError(f"memd does not resize images of the format '{node.image.driver}'")
         if node.read_only:
             raise QMPError("Image is read-only")
         sizes: dict[Node, int] = {}

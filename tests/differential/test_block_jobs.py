@@ -172,12 +172,35 @@ def test_resizing(directory: Path) -> None:
         ("block_resize", {"node-name": "part", "size": 1 << 20}),
         ("block_resize", {"node-name": "rom", "size": 1 << 20}),
     ]
+    null = {"driver": "null-co", "size": SIZE}
+    steps += [
+        ("object-add", {"qom-type": "throttle-group", "id": "g"}),
+        node("throttle", "t0", file=null, **{"throttle-group": "g"}),
+        node("throttle", "t1", file={"driver": "raw", "file": null}, **{"throttle-group": "g"}),
+        *(("block_resize", {"node-name": name, "size": SIZE}) for name in ("t0", "t1")),
+    ]
     for size in ((1 << 63) - 1, 1 << 62, longest + 1, longest, longest - (1 << 20), 1000, 0, SIZE):
         steps += [("block_resize", {"node-name": "whole", "size": size}), NODES]
 
     with standin_pair(directory, "-machine", "none") as pair:
         run(pair, steps)
         pair.same("files", lambda side: {n: f.size for n, f in side.files().items()})
+
+
+def test_an_image_below_a_filter_is_not_cut(directory: Path) -> None:
+    """What is not known of a format is not written."""
+    with standin_pair(directory, "-machine", "none") as pair:
+        memd = pair.subject
+        for command, arguments in (
+            *image("a"),
+            ("object-add", {"qom-type": "throttle-group", "id": "g"}),
+            node("throttle", "t", file="a", **{"throttle-group": "g"}),
+        ):
+            assert "return" in memd.ask(command, arguments)
+        before = (memd.scratch / "a").read_bytes()
+        answer = memd.ask("block_resize", {"node-name": "t", "size": 0})
+        assert "does not resize images of the format 'qcow2'" in answer["error"]["desc"]
+        assert (memd.scratch / "a").read_bytes() == before
 
 
 def test_headers_of_wrong_lengths(directory: Path) -> None:
