@@ -113,6 +113,7 @@ class Drive:
         opened: whether its tray is, None where there is no tray.
         writeback: whether its device has a cache for what is written.
         read_only: whether what is put into it is not written to, unless a client says so.
+        kept: options of the last node that was in it, which a file has that comes instead.
         status: whether its device would tell of errors.
         bound: whether the machine has made a device for it.
         denies: the locks by which its device keeps other processes from the image.
@@ -137,6 +138,7 @@ class Drive:
         self.denies: Locks = frozenset()
         self.writes = False
         self.limits: dict[str, JSON] = {}
+        self.kept: dict[str, Any] = {}
         self.insert(node)
 
     @property
@@ -152,6 +154,9 @@ class Drive:
         if node is not None:
             node.drives.append(self)
             self.read_only = node.read_only
+            # Whether blocks are given up for zeroes is forgotten.
+            zeroes = "off" if node.zeroes == "off" else "on"
+            self.kept = {"cache": node.cache, "detect-zeroes": zeroes}
         if self.follows:
             self.writes = node is not None and not node.read_only
         return before

@@ -611,9 +611,8 @@ class Drives:
         mode = args.get("read-only-mode", "retain")
         read_only = drive.read_only if mode == "retain" else mode == "read-only"
         below = {"driver": "file", "filename": args["filename"]}
-        node = await self._blocks.add(
-            {"driver": kind, "read-only": read_only, "file": below}, owned=False
-        )
+        options = {"driver": kind, "read-only": read_only, "file": below, **drive.kept}
+        node = await self._blocks.add(options, owned=False)
         try:
             events = await self.eject(args)
             await self._insert(drive, node)

@@ -282,7 +282,8 @@ MEDIA = (
 
 
 def test_floppies_are_changed(directory: Path) -> None:
-    line = "-machine pc -fda @DIR@/raw1 -device floppy,id=f -blockdev null-co,node-name=n"
+    line = "-machine pc -fda @DIR@/raw1 -device floppy,id=f"
+    line += " -blockdev null-co,node-name=n,detect-zeroes=on,cache.no-flush=on"
     line += " -drive if=none,media=cdrom,id=c,format=raw,file=@DIR@/raw5 -device ide-cd,drive=c"
     into, change = "blockdev-insert-medium", "blockdev-change-medium"
     own = {"device": "floppy0"}
