@@ -19,7 +19,7 @@ from memd.qom import Tree
 from memd.standin.standin import StandIn
 from memd.work import Completion, Job, run_here, value_of
 from tests.commands.fakes import make_local_session
-from tests.descriptors import open_descriptors
+from tests.descriptors import open_descriptors, wait_for_closing
 from tests.stepping import Running, as_user, here
 
 USERS = (1000, 1001, 0, None)
@@ -217,6 +217,9 @@ def test_everything_goes(tmp_path: Path, is_reset: bool) -> None:
             many.finish()
             with as_user(1002):
                 many.delete_everything(1002)
-        assert many.tree.objects.account.places.taken == 0, seed
+        account, quota = many.tree.objects.account, many.tree.objects.quota
+        wait_for_closing()
+        left = (account.places.taken, account.descriptors.taken, quota.descriptors.taken)
+        assert (*left, quota.memory, quota.objects) == (0,) * 5, seed
         many.reset()
     assert open_descriptors() == before
