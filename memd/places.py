@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
 
@@ -77,7 +77,7 @@ class Places:
         if each is None:
             each = math.ceil(self._common * share)
         self._each = each
-        self._taken: Counter[int | None] = Counter()
+        self._taken: dict[int | None, int] = {}
         self._taken_of_common = 0
         self._returned: deque[int | None] = deque()
 
@@ -85,12 +85,12 @@ class Places:
     def taken(self) -> int:
         """How many are taken."""
         self._count_returned()
-        return self._taken.total()
+        return sum(self._taken.values())
 
     def of(self, user: int) -> int:
         """How many a user has."""
         self._count_returned()
-        return self._taken[user]
+        return self._taken.get(user, 0)
 
     def most(self, user: int) -> int:
         """How many a user may have, those set aside for it included; 0 for any number."""
@@ -101,9 +101,10 @@ class Places:
         """Whether a user may take so many more."""
         if self._within is not None and not self._within.has_free_place(user, count):
             return False
-        self._count_returned()
+        if self._returned:
+            self._count_returned()
         spare = self._spare if user in self._apart else 0
-        after = self._taken[user] + count - spare
+        after = self._taken.get(user, 0) + count - spare
         if after <= 0:
             return True
         if self._each and after > self._each:
@@ -134,12 +135,16 @@ class Places:
             self._change(self._returned.popleft(), -1)
 
     def _change(self, user: int | None, count: int) -> None:
-        spare = self._spare if user in self._apart else 0
-        before = max(0, self._taken[user] - spare)
-        self._taken[user] += count
-        self._taken_of_common += max(0, self._taken[user] - spare) - before
-        if not self._taken[user]:
+        # Each object that comes or goes is counted here twice: no function is called.
+        before = self._taken.get(user, 0)
+        after = before + count
+        if after:
+            self._taken[user] = after
+        elif before:
             del self._taken[user]
+        spare = self._spare if user in self._apart else 0
+        of_common = (after if after > spare else spare) - (before if before > spare else spare)
+        self._taken_of_common += of_common
 
 
 class Account:
@@ -175,7 +180,8 @@ class Account:
             QMPError: they would be too many.
         """
         self.check(size, user)
-        check_descriptors(self.descriptors, descriptors, user)
+        if descriptors:
+            check_descriptors(self.descriptors, descriptors, user)
         share = Share(self, user, descriptors)
         share.set(size)
         return share
@@ -233,7 +239,7 @@ class Share:
 
 def check_descriptors(places: Places, more: int, user: int | None) -> None:
     """Raise `QMPError` where so many descriptors more may not be open for a user."""
-    if user is None or not more or places.has_free_place(user, more):
+    if user is None or places.has_free_place(user, more):
         return
     raise QMPError(
         f"Too many open files: {places.of(user)} descriptors are open for {whom(user)},"

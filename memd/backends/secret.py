@@ -39,6 +39,7 @@ class Credentials(UserCreatable):
     """An object whose files are read once; most properties count for nothing later."""
 
     tree: Tree
+    keeps_texts = True
 
     def restoring(self, described: Description) -> JSONObject:
         """The options that it was made with, whatever was set later."""

@@ -186,9 +186,10 @@ class Restoring:
                 if not self._accept_loss:
                     raise self._cannot_restore(described, error) from None
                 log.warning("'%s' is not as it was: %s", obj.name, error.desc)
-            # So is this, and only now it is known how much it has.
-            obj.texts = Share(self._tree.objects.account, described["owner"])
-            obj.texts.set(obj.texts_size)
+            if obj.keeps_texts:
+                # Above the limits, too, and only now it is known how much it has.
+                obj.texts = Share(self._tree.objects.account, described["owner"])
+                obj.texts.set(obj.texts_size)
 
     async def _make_one(self, number: int, described: Description) -> UserCreatable | None:
         """One object; None where that fails and may."""

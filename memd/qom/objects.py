@@ -279,7 +279,8 @@ class Objects(QObject):
         pooled = size if self.pools is not None and self.pools.has(obj) else 0
         owner = USER.get()
         self.quota.check(id, size, owner, pooled, obj.descriptors)
-        obj.texts = self.account.charge_bytes(obj.texts_size, owner)
+        if obj.keeps_texts:
+            obj.texts = self.account.charge_bytes(obj.texts_size, owner)
         self._making[id] = obj
         obj.charge = self.quota.charge(size, owner, obj.descriptors)
 

@@ -106,7 +106,8 @@ class Quota:
                 f"cannot make object '{id}': there are {self.objects} objects,"
                 f" --max-objects allows {self.max_objects}"
             )
-        check_descriptors(self.descriptors, descriptors, owner)
+        if descriptors:
+            check_descriptors(self.descriptors, descriptors, owner)
         if size <= 0:
             return
         if 0 < self.max_memory < self.memory + size - pooled:

@@ -61,7 +61,7 @@ class UserCreatable(QObject):
 
     Attributes:
         charge: what it is counted as; None before its id is taken.
-        texts: what `texts_size` is counted as; None where it was not asked for.
+        texts: what `texts_size` is counted as; None where nothing is, or not yet.
         given_up: set at the end of its making, if an `object-del` has cancelled that.
         kept: whether its memory outlives this daemon; None where nothing keeps any.
         lingers: whether it was deleted, and a file system has not closed its file yet.
@@ -75,6 +75,9 @@ class UserCreatable(QObject):
     given_up: Completion | None = None
     kept: bool | None = None
     lingers = False
+
+    keeps_texts = False
+    """Whether the daemon itself keeps what it was given, and that may be much: see `texts_size`."""
 
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree)

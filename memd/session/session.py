@@ -172,6 +172,7 @@ class Session:
     Attributes:
         monitor: what it goes over.
         peer: who the client is; None where the kernel can't say, as for TCP.
+        user: whom the client counts for: its user id, or `ANYBODY`.
         origin: who it is where it comes over a network: its "address", and the
             name in its "certificate", if it showed one that is trusted.
         negotiated: whether the client is in command mode.
@@ -194,6 +195,7 @@ class Session:
         "oob_enabled",
         "origin",
         "peer",
+        "user",
     )
 
     def __init__(
@@ -212,6 +214,7 @@ class Session:
         self._decoder: Decoder | LineReader = Decoder(compat, max_message, max_tokens)
         self.monitor = monitor
         self.peer = peer
+        self.user = ANYBODY if peer is None else peer.uid
         self.origin: dict[str, str] = {}
         self.negotiated = False
         self.oob_enabled = False
@@ -278,11 +281,6 @@ class Session:
         self._answer(QMPError(text), None, has_id=False)
         self._close()
         self._transport.finish()
-
-    @property
-    def user(self) -> int:
-        """Whom the client counts for: its user id, or `ANYBODY`."""
-        return ANYBODY if self.peer is None else self.peer.uid
 
     def receive_fds(self, fds: list[int]) -> None:
         """Take descriptors that came along; those not taken before are closed.

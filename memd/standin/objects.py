@@ -19,6 +19,8 @@ class KnownObject(UserCreatable):
         values: what its properties were set to.
     """
 
+    keeps_texts = True
+
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.values: dict[str, JSON] = {}
