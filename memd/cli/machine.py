@@ -78,8 +78,7 @@ class MachineOptions:
 
     def __init__(self) -> None:
         self._options: JSONObject = {}
-        self._accels: list[tuple[str, str]] = []
-        self._of_accels: list[tuple[Given, Opts]] = []
+        self._accels: list[tuple[Given, Opts]] = []
         self.kind = NONE
         self.listed: Callable[[], Sequence[JSONObject]] = tuple
 
@@ -128,9 +127,7 @@ class MachineOptions:
         kind = opts.get("accel")
         if kind is None or kind in HELP:
             raise Answered("Accelerators supported in QEMU binary:\ntcg\nkvm\n")
-        self._accels.append((kind, given.where))
-        if len(opts.pairs) > 1:
-            self._of_accels.append((given, opts))
+        self._accels.append((given, opts))
 
     def check_type(self, compat: Compat) -> None:
         """Find out which machine it is: where none is named, the recorded QEMU's default.
@@ -172,29 +169,37 @@ class MachineOptions:
         Raises:
             CommandLineError: there are none of those.
         """
-        asked = self._accels
+        known = _ACCELERATORS[compat]
+        found: list[str] = []
+        failed = False
         named = self._options.get("accel")
         if named is not None:
-            if asked:
+            if self._accels:
                 raise CommandLineError('The -accel and "-machine accel=" options are incompatible')
-            asked = [(name, "") for name in str(named).split(":")]
-        found = [name for name, _where in asked if name in _ACCELERATORS[compat]]
-        unknown = [(name, where) for name, where in asked if name and name not in found]
-        for given, opts in self._of_accels:
-            from memd.cli.accel import check_accel
-
+            for name in str(named).split(":"):
+                if name in known:
+                    found.append(name)
+                elif name:
+                    report.error(f"invalid accelerator {name}")
+                    failed = True
+        for given, opts in self._accels:
             kind = opts.get("accel") or ""
-            if kind in found:
+            if kind not in known:
+                report.error(f"invalid accelerator {kind}", given.where)
+                failed = True
+                continue
+            found.append(kind)
+            if len(opts.pairs) > 1:
+                from memd.cli.accel import check_accel
+
                 with located(given.where):
                     check_accel(kind, opts, compat)
             if kind in _SURE:
                 # None after it is looked at.
                 break
-        for name, where in unknown:
-            report.error(f"invalid accelerator {name}", where)
-        if asked and not found:
-            raise CommandLineError(*([] if unknown else ["no accelerator found"]))
-        if unknown:
+        if not found and (self._accels or named is not None):
+            raise CommandLineError(*([] if failed else ["no accelerator found"]))
+        if failed:
             report.error(f"falling back to {'KVM' if found[0] == 'kvm' else found[0]}")
         return found
 

@@ -235,7 +235,9 @@ _CARDS = {
 def _audio(line: QemuCommandLine, given: Given) -> None:
     """Take `-audio`: a backend, for a card that it names or for all that name none."""
     config = line.config
-    options, is_json = parse_either(given.value, config.compat, "driver")
+    if given.value in HELP:
+        raise Answered(_help_of(line, "audiodev"))
+    options, _help = parse_keyval(given.value, "driver")
     card = options.pop("model", None)
     config.default_audio = card is None
     if options == {"driver": "none"} and card is None:
@@ -248,7 +250,7 @@ def _audio(line: QemuCommandLine, given: Given) -> None:
     if card is not None:
         config.devices[-1].options["audiodev"] = id
     command = "default-audiodev" if card is None else "audiodev"
-    config.startup.append(StartCommand(command, options, is_json, given.where))
+    config.startup.append(StartCommand(command, options, False, given.where))
 
 
 def _mon(line: QemuCommandLine, given: Given) -> None:

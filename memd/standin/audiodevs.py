@@ -26,10 +26,11 @@ class Audiodevs:
 
     def __init__(self, *, has_default: bool) -> None:
         self._has_default = has_default
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: list[dict[str, Any]] = []
 
     def add(self, options: dict[str, Any]) -> None:
         """`-audiodev`, with the options of QAPI's `Audiodev`; raises `QMPError`."""
+        _check_narrow(options)
         usual = {"try-poll": True} if options["driver"] in _POLLING else {}
         for way in ("in", "out"):
             given = options.get(way, {})
@@ -44,17 +45,17 @@ class Audiodevs:
             voices = 1 if mixing else _UNMIXED
             settings = {"mixing-engine": mixing, "fixed-settings": fixed, "voices": voices}
             options[way] = {**settings, **_STREAM, **usual, **given}
-        self._known[options["id"]] = {"timer-period": 10000, **options}
+        self._known.append({"timer-period": 10000, **options})
 
     def take(self, name: str) -> None:
         """A sound card names one; raises `QMPError` where there is none."""
-        if name not in self._known:
+        if all(each["id"] != name for each in self._known):
             raise QMPError(f"audiodev '{name}' not found")
 
     def check_default(self) -> None:
         """Raise `QMPError` where a sound card has to name one."""
         if not self._has_default:
-            first = next(iter(self._known), None)
+            first = self._known[0]["id"] if self._known else None
             raise QMPError(
                 "no default audio driver available",
                 hint=first and f"Perhaps you wanted to use -audio or set audiodev={first}?",
@@ -62,4 +63,13 @@ class Audiodevs:
 
     def query(self, args: object = None) -> list[JSON]:
         """The value of `query-audiodevs`."""
-        return [*self._known.values()]
+        return [*reversed(self._known)]
+
+
+def _check_narrow(options: JSONObject) -> None:
+    """Raise `QMPError` where a number has more than 32 bits: what a QEMU tells has no widths."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            _check_narrow(value)
+        elif type(value) is int and not 0 <= value < 1 << 32:
+            raise QMPError(f"Parameter '{name}' expects uint32_t")

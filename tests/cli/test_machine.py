@@ -52,11 +52,18 @@ def test_machines_go_by_two_names(name: str, kind: str, type_name: str) -> None:
     assert (made.kind.kind, made.kind.type_name) == (kind, type_name)
 
 
+@pytest.mark.parametrize(("kind", "compat"), [("qtest", Compat.V10_0), ("mshv", Compat.V11_1)])
+def test_accelerators_whose_properties_are_unknown(kind: str, compat: Compat) -> None:
+    with pytest.raises(CommandLineError, match=f"Property '{kind}-accel.x' not found"):
+        choose(machine(accels=(f"{kind},x=1",)), compat)
+
+
 def test_accelerators_in_their_order() -> None:
     assert choose(machine()) == []
     assert choose(machine("none,accel=kvm:tcg")) == ["kvm", "tcg"]
     assert choose(machine("none,accel=kvm", "accel=tcg")) == ["tcg"]
-    assert choose(machine(accels=("tcg,thread=single", "kvm"))) == ["tcg", "kvm"]
+    assert choose(machine(accels=("kvm", "tcg,thread=single"))) == ["kvm", "tcg"]
+    assert choose(machine(accels=("tcg", "kvm,x=1"))) == ["tcg"]
 
 
 @pytest.mark.parametrize(("compat", "said"), [(Compat.V10_0, True), (Compat.V11_1, False)])

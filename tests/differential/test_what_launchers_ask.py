@@ -141,6 +141,8 @@ def test_pointers_come_and_go(directory: Path) -> None:
         "-machine none -net nic,id=x -net user",
         *("-accel tcg,thread=x", "-accel tcg,tb-size=4294967296", "-accel tcg,split-wx=x"),
         *("-accel tcg,foo=1", "-accel tcg,thread", "-accel tcg,thread=multi,tb-size=64"),
+        "-accel foo,x=1 -accel kvm,y=1 -accel tcg",
+        "-accel tcg -accel foo -accel kvm,x=1 -audiodev none,id=a,out.channels=-1",
         *("-serial telnet:x", "-serial telnet:127.0.0.1:1", "-serial websocket:127.0.0.1:1"),
         *("-chardev socket,id=a,telnet=on", "-chardev socket,id=a,host=x,port=1,websocket=on"),
         *("-chardev socket,id=a,host=x,telnet=on", "-serial chardev:x", "-parallel file:/none/x"),
