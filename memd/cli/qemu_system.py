@@ -444,6 +444,8 @@ def _add_defaults(line: QemuCommandLine, given: Sequence[Given]) -> list[Given]:
     """Add what the machine has unless it is told otherwise; gives the options of its ports."""
     config = line.config
     drivers = {each.options["driver"] for each in config.devices}
+    # A QEMU looks at -global, too.
+    drivers |= {each.driver for each in config.globals}
     kind, names = line.hardware.machine.kind.kind, {each.name for each in given}
     monitor = not names.isdisjoint(("mon", "monitor", "qmp", "qmp-pretty"))
     ports = default_ports(given, kind, drivers, monitor=monitor)

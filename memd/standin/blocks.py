@@ -993,6 +993,8 @@ def _access(node: Node) -> int:
 
 def _open_file(node: Node, roots: Roots | None) -> None:
     path = node.options["filename"]
+    if not path:
+        raise QMPError(f"The '{node.driver}' block driver requires a file name")
     try:
         if node.given is None:
             node.fd = open_path(encode_path(path), _access(node) | _ACCESS, roots)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from memd.config import Global, Report
+from memd.config import Global
 from memd.devices.machine import Device
 from memd.devices.machine_object import CPU
 from memd.devices.parts import parts_of
@@ -36,8 +36,7 @@ class Globals:
         tree: has the types that they name.
         catalogue: says which devices there are.
         devices: gives the types of those.
-        report: is told of what nothing takes.
-        say: takes lines for standard error from a machine that runs.
+        warn: takes a warning and its hint.
     """
 
     def __init__(
@@ -46,15 +45,13 @@ class Globals:
         tree: Tree,
         catalogue: Catalogue,
         devices: Devices,
-        report: Report,
-        say: Callable[[str], None],
+        warn: Callable[[str, str | None], None],
     ) -> None:
         self._given = given
         self._tree = tree
         self._catalogue = catalogue
         self._devices = devices
-        self._report = report
-        self._say = say
+        self._warn = warn
         self._used: set[Global] = set()
 
     def apply(self, device: Device) -> None:
@@ -75,7 +72,7 @@ class Globals:
             except QMPError as error:
                 if not device.hotplugged:
                     raise
-                self._say("\n".join(filter(None, (f"warning: {error.desc}", error.hint))))
+                self._warn(error.desc, error.hint)
 
     def apply_to_parts(self, machine: str) -> None:
         """The same of what a machine has by itself; raises `QMPError`.
@@ -116,9 +113,9 @@ class Globals:
                 continue
             kind = self._tree.type_by_name(driver)
             if kind is None or not kind.is_a("device"):
-                self._report.warning(f"global {driver}.{name} has invalid class name")
+                self._warn(f"global {driver}.{name} has invalid class name", None)
             elif not devices.get(driver, {}).get("hotplug", True):
-                self._report.warning(f"global {driver}.{name}={value} not used")
+                self._warn(f"global {driver}.{name}={value} not used", None)
 
     def _read(self, name: str, check: Check) -> JSONObject:
         values: JSONObject = {}

@@ -164,16 +164,25 @@ class StandIn:
         from memd.standin.globals import Globals
 
         config = self._host.config
-        given, report = config.globals, config.report
-        return Globals(given, self._tree, self.catalogue, self.devices, report, self._say)
+        given = config.globals
+        return Globals(given, self._tree, self.catalogue, self.devices, self._warn)
+
+    def _serves(self) -> bool:
+        """Whether there are clients, none of whom may wait for who reads standard error."""
+        return self._host.machine.started or self._host.config.preconfig
 
     def _say(self, text: str) -> None:
-        """Write lines to standard error; once there are clients, nobody waits for that."""
-        if not self._host.machine.started:
+        if not self._serves():
             self._host.config.report.say(text)
             return
         for line in text.splitlines():
             log.warning("%s", line)
+
+    def _warn(self, text: str, hint: str | None = None) -> None:
+        if self._serves():
+            self._say("\n".join(filter(None, (f"warning: {text}", hint))))
+        else:
+            self._host.config.report.warning(text, hint=hint)
 
     def warn(self) -> None:
         """Tell of what may not be meant so, once the machine is made."""
@@ -182,7 +191,7 @@ class StandIn:
         own = any(each.command == "net" and each.is_json for each in config.startup)
         if "netdevs" in vars(self) and not own:
             for each in self.netdevs.warnings():
-                config.report.warning(each)
+                self._warn(each)
         if config.globals:
             self.globals.warn_of_unused()
 

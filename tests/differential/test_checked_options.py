@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import prefork
+from tests.differential.harness import Side
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import same_messages, standin_pair, tell
 
@@ -148,6 +149,23 @@ def test_what_globals_refer_to(directory: Path) -> None:
             place = {"path": f"/machine/peripheral/{id}", "property": "bootindex"}
             steps += [("qom-get", place), ("qom-set", {**place, "value": value})]
         tell(pair, steps)
+
+
+def test_what_machines_have_unless_a_global_names_it(directory: Path) -> None:
+    """Nothing of its type is made by itself; what is said of that in a command has no name."""
+    names = ("VGA.vgamem_mb=x", "isa-serial.index=9", "ide-cd.serial=z", "nope.x=1")
+    line = [word for each in names for word in ("-global", each)]
+
+    def labels(side: Side) -> list[str]:
+        return sorted(each["label"] for each in side.ask("query-chardev")["return"])
+
+    def warnings(side: Side) -> str:
+        return side.server.stderr("nope")
+
+    with standin_pair(directory, "-machine", "pc", "-preconfig", *line, bare=False) as pair:
+        tell(pair, [("x-exit-preconfig", {}), ("query-pci", {}), ("query-block", {})])
+        pair.same("character devices", labels)
+        pair.same("warnings", warnings)
 
 
 def test_unused_globals() -> None:

@@ -102,6 +102,7 @@ MORE: list[Step] = [
     *(("query-named-block-nodes", {}), ("query-blockstats", {"query-nodes": True})),
     *(node("copy-on-read", "y", file="f", **READ_ONLY),),
     node("copy-on-read", "z", file={"driver": "null-co"}, **READ_ONLY),
+    *(node("host_device", "none", filename=""), node("file", "none", filename="")),
 ]
 
 
