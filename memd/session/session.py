@@ -413,7 +413,8 @@ class Session:
         has_id = type(item) is dict and "id" in item
         request_id = item["id"] if has_id else None
         result: Any
-        user = USER.set(self.user)
+        # What a connection reads runs in a context that has it.
+        before = None if USER.get() == self.user else USER.set(self.user)
         try:
             name, arguments, oob = open_envelope(item, self.oob_enabled)
             result = self._hub.dispatch(self, name, arguments, oob)
@@ -437,7 +438,8 @@ class Session:
             forget_frames(error)
             result = error
         finally:
-            USER.reset(user)
+            if before is not None:
+                USER.reset(before)
         self._answer(result, request_id, has_id)
 
     def _start(self, wait: Wait, resume: Resume) -> None:
