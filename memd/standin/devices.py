@@ -586,8 +586,8 @@ class Devices:
                 return self._drives.replace(self._drive_of(device), value)
             other = device.values.get("drive")
             self._check_unset(owner, "drive", device, value, replaced=True)
-            if other and not self._drives.knows(value):
-                raise QMPError(f"Cannot find device='{value}' nor node-name='{value}'")
+            if other:
+                self._blocks.named(value, "")
             if value:
                 self._drives.check(owner, value)
             device.values["drive"] = value

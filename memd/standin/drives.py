@@ -343,10 +343,6 @@ class Drives:
 
     # What devices use
 
-    def knows(self, name: str) -> bool:
-        """Whether there is a drive or a node of that name."""
-        return (self._blocks.drive(name) or self._blocks.find(name)) is not None
-
     def check(self, owner: str, name: str) -> None:
         """Raise `QMPError` where no device can have that drive or node.
 
@@ -362,7 +358,7 @@ class Drives:
                     " device (did you need 'if=none' in the drive options?)"
                 )
             raise QMPError(f"Drive '{name}' {why}")
-        if not self.knows(name):
+        if drive is None and self._blocks.find(name) is None:
             raise QMPError(f"Property '{owner}.drive' can't find value '{name}'")
 
     def attach(self, name: str, kind: str, user: str, values: Args) -> None:

@@ -121,7 +121,7 @@ def test_effect_of_globals(directory: Path) -> None:
 REFERENCES = """
 -chardev null,id=c1 -chardev null,id=c2 -chardev null,id=c3 -device virtio-serial-pci
 -netdev hubport,hubid=1,id=n1 -netdev hubport,hubid=2,id=n2 -device virtio-scsi-pci
--blockdev null-co,node-name=b1 -blockdev null-co,node-name=b2
+-blockdev null-co,node-name=b1 -blockdev null-co,node-name=b2 -drive if=none,id=d1,driver=null-co
 -global virtserialport.chardev=c1 -global pci-serial.chardev=c1
 -global virtio-net-pci.netdev=n1 -global scsi-hd.drive=b1 -global virtio-blk-pci.drive=b1
 -device virtio-balloon-pci-transitional,ioeventfd=off,vectors=2
@@ -133,6 +133,7 @@ PLUGGED: list[tuple[str, object]] = [
         *(("virtconsole", {"chardev": "c2"}), ("virtconsole", {"chardev": ""})),
         *(("pci-serial", {"chardev": "c2"}), ("virtio-net-pci", {"netdev": "n2"})),
         *(("scsi-hd", {"drive": "b2"}), ("virtio-blk-pci", {"drive": ""})),
+        ("virtio-blk-pci", {"drive": "d1"}),
         *(("virtio-blk-pci", {"drive": "b2"}), ("virtio-rng-pci", {"rombar": 0})),
         *(("e1000", {"netdev": "n2"}), ("usb-serial", {"chardev": "c2"})),
         *(("ide-hd", {"drive": ""}), ("pci-serial-2x", {"chardev1": "c2", "chardev2": "c3"})),
