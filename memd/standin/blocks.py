@@ -702,7 +702,7 @@ class Blocks:
             todo += self.users(at)
 
     async def resize(self, args: dict[str, Any]) -> None:
-        """`block_resize`: the file behind a raw node has another size.
+        """`block_resize`: the file behind a raw node has another size, or a qcow2 image is longer.
 
         Raises:
             QMPError: it can't have.
@@ -713,10 +713,9 @@ class Blocks:
         self.check_free(node)
         node.check_permission("an unnamed block device", NO_RESIZE)
         file = node.file
-        drivers = [each.driver for each in node.layers()]
-        if drivers[-1].startswith("null"):
+        if [*node.layers()][-1].driver.startswith("null"):
             raise QMPError("Image format driver does not support resize")
-        if file is None or "qcow2" in drivers:
+        if file is None:
             raise QMPError(f"memd does not resize images of the format '{node.image.driver}'")
         if node.read_only:
             raise QMPError("Image is read-only")
@@ -728,8 +727,14 @@ class Blocks:
                 raise QMPError("Cannot resize fixed-size raw disks")
             sizes[each] = size
             size += each.offset
+            if each.header is not None:
+                break
+        header = each.header
 
         def work() -> None:
+            if header is not None:
+                header.resize(file.fd, size)
+                return
             if file.driver == "file":
                 os.ftruncate(file.fd, size)
             measure(file)

@@ -19,6 +19,9 @@ MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
+_SIZE_AT = 24
+"""Where the header has the bytes that a guest sees."""
+
 _COMPRESSION_BYTE = 104
 _LENGTH = 112
 _LONGEST_NAME = 1023
@@ -92,7 +95,7 @@ class Header:
         if version > 2:
             told["corrupt"] = bool(incompatible & 2)
             told["extended-l2"] = bool(incompatible & 16)
-        self.facts: dict[str, JSON] = {
+        self.facts: dict[str, Any] = {
             "cluster-size": 1 << bits,
             "format-specific": {"type": "qcow2", "data": told},
         }
@@ -134,6 +137,22 @@ class Header:
             if os.pread(fd, min(_STEP, end - at), at).strip(b"\0"):
                 return True
         return False
+
+    def resize(self, fd: int, size: int) -> None:
+        """Have a guest see more bytes; may wait.
+
+        Raises:
+            QMPError: it can't have that size, or not without further tables.
+            OSError: it can't be written.
+        """
+        if size % 512:
+            raise QMPError("The new size must be a multiple of 512")
+        told = self.facts["format-specific"]["data"]
+        reach = self._table[1] * self._cluster * (self._cluster // 8)
+        if not self.size <= size <= reach or self.snapshots or told.get("extended-l2"):
+            raise QMPError("memd grows a qcow2 image as far as its tables reach")
+        write_at(fd, struct.pack(">Q", size), _SIZE_AT)
+        self.size = size
 
     def set_backing(self, fd: int, name: str | None, kind: str | None) -> None:
         """Name another backing file, or none; may wait.

@@ -188,18 +188,22 @@ def test_resizing(directory: Path) -> None:
 
 
 def test_an_image_below_a_filter_is_not_cut(directory: Path) -> None:
-    """What is not known of a format is not written."""
+    """It grows where its header alone has to be written, and else nothing is."""
+    steps: list[Step] = [
+        *image("a"),
+        ("object-add", {"qom-type": "throttle-group", "id": "g"}),
+        node("throttle", "t", file="a", **{"throttle-group": "g"}),
+    ]
+    for name, size in (("t", SIZE * 2), ("a", SIZE * 3), ("t", SIZE * 3 + 1), ("t", SIZE * 4)):
+        steps += [("block_resize", {"node-name": name, "size": size}), NODES]
     with standin_pair(directory, "-machine", "none") as pair:
+        run(pair, steps)
+        pair.same("image", lambda side: (side.scratch / "a").read_bytes()[:104].hex())
         memd = pair.subject
-        for command, arguments in (
-            *image("a"),
-            ("object-add", {"qom-type": "throttle-group", "id": "g"}),
-            node("throttle", "t", file="a", **{"throttle-group": "g"}),
-        ):
-            assert "return" in memd.ask(command, arguments)
         before = (memd.scratch / "a").read_bytes()
-        answer = memd.ask("block_resize", {"node-name": "t", "size": 0})
-        assert "does not resize images of the format 'qcow2'" in answer["error"]["desc"]
+        for size in (0, SIZE, 1 << 40):
+            answer = memd.ask("block_resize", {"node-name": "t", "size": size})
+            assert "as far as its tables reach" in answer["error"]["desc"]
         assert (memd.scratch / "a").read_bytes() == before
 
 
