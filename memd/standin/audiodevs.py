@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 
@@ -15,23 +16,26 @@ _UNMIXED = (1 << 31) - 1
 """Voices where nothing mixes them."""
 
 _POLLING = ("alsa", "oss")
+"""Those of which QEMU 10.0 tells that they try to poll."""
 
 
 class Audiodevs:
     """The audio backends of a machine.
 
     Args:
+        compat: whose rules.
         has_default: whether a sound card needs to name none.
     """
 
-    def __init__(self, *, has_default: bool) -> None:
+    def __init__(self, compat: Compat, *, has_default: bool) -> None:
+        self._polling = _POLLING if compat is Compat.V10_0 else ()
         self._has_default = has_default
         self._known: list[dict[str, Any]] = []
 
     def add(self, options: dict[str, Any]) -> None:
         """`-audiodev`, with the options of QAPI's `Audiodev`; raises `QMPError`."""
         _check_narrow(options)
-        usual = {"try-poll": True} if options["driver"] in _POLLING else {}
+        usual = {"try-poll": True} if options["driver"] in self._polling else {}
         for way in ("in", "out"):
             given = options.get(way, {})
             mixing = given.get("mixing-engine", True)

@@ -6,6 +6,7 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from memd.compat import Compat
 from memd.errors import QMPError, reset_meanwhile
 from memd.json_types import JSON, JSONObject
 from memd.qapi.schema import Command, Schema
@@ -179,10 +180,13 @@ class StandIn:
             log.warning("%s", line)
 
     def _warn(self, text: str, hint: str | None = None) -> None:
-        if self._serves():
-            self._say("\n".join(filter(None, (f"warning: {text}", hint))))
-        else:
-            self._host.config.report.warning(text, hint=hint)
+        report = self._host.config.report
+        if not self._serves():
+            report.warning(text, hint=hint)
+            return
+        # A QEMU 10.0 does not name itself in a command.
+        program = "" if self._compat is Compat.V10_0 else f"{report.program}: "
+        self._say("\n".join(filter(None, (f"{program}warning: {text}", hint))))
 
     def warn(self) -> None:
         """Tell of what may not be meant so, once the machine is made."""
@@ -207,7 +211,7 @@ class StandIn:
         """The audio backends."""
         from memd.standin.audiodevs import Audiodevs
 
-        return Audiodevs(has_default=self._host.config.default_audio)
+        return Audiodevs(self._compat, has_default=self._host.config.default_audio)
 
     @cached_property
     def tpms(self) -> Tpms:

@@ -161,7 +161,7 @@ def test_what_machines_have_unless_a_global_names_it(directory: Path) -> None:
         return sorted(each["label"] for each in side.ask("query-chardev")["return"])
 
     def warnings(side: Side) -> str:
-        return side.server.stderr("nope")
+        return side.server.stderr("nope").replace("qemu-system-x86_64", "qemu-system-memd")
 
     with standin_pair(directory, "-machine", "pc", "-preconfig", *line, bare=False) as pair:
         tell(pair, [("x-exit-preconfig", {}), ("query-pci", {}), ("query-block", {})])
