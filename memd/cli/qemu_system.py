@@ -244,7 +244,8 @@ def _audio(line: QemuCommandLine, given: Given) -> None:
         return
     id = options.setdefault("id", "audiodev0")
     if card is not None and card not in _CARDS:
-        raise QMPError(f"Unknown sound card name `{card}'")
+        kind = "sound card name" if config.compat is Compat.V10_0 else "audio device model"
+        raise QMPError(f"Unknown {kind} `{card}'")
     for each in _CARDS.get(card, ()):
         config.devices.append(DeviceOption(given.where, False, dict(each)))
     if card is not None:

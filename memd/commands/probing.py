@@ -99,9 +99,9 @@ def query_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def query_accelerators(daemon: Daemon, args: JSONObject) -> JSON:
-    """The accelerators of this host, and the one in use (QEMU 11.1)."""
-    present = [name for name in ("kvm", "mshv") if accelerator_is_usable(name)]
-    return {"enabled": daemon.accel, "present": [*present, "qtest", "tcg"]}
+    """The accelerators, KVM only where this host has it, and the one in use (QEMU 11.1)."""
+    kvm = ["kvm"] if accelerator_is_usable("kvm") else []
+    return {"enabled": daemon.accel, "present": [*kvm, "mshv", "qtest", "tcg"]}
 
 
 def device_list_properties(daemon: Daemon, args: JSONObject) -> JSON:

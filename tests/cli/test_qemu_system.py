@@ -203,6 +203,13 @@ def test_a_later_release_knows_more_accelerators() -> None:
     assert qemu(*argv).stderr == "invalid accelerator mshv\nfalling back to KVM\n"
 
 
+def test_a_card_that_is_unknown_to_a_later_release() -> None:
+    argv = ("-audio", "none,model=foo")
+    said = "-audio none,model=foo: Unknown {} `foo'\n"
+    assert qemu(*argv).stderr == said.format("sound card name")
+    assert qemu(*argv, "-compat", "11.1").stderr == said.format("audio device model")
+
+
 def test_mon_is_deprecated_in_a_later_release() -> None:
     argv = ("-chardev", "null,id=x", "-mon", "x", "-chardev", "null,id=y", "-mon", "y")
     assert qemu(*argv).stderr == ""
