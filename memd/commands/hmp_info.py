@@ -132,18 +132,20 @@ def _image(image: JSONObject) -> list[str]:
         lines.append(f"backing file: {image['backing-filename']}")
         if "backing-filename-format" in image:
             lines.append(f"backing file format: {image['backing-filename-format']}")
+    limits = image.get("limits", {})
+    bounds = {name: limits[name] for name in _BOUNDS if name in limits}
     told = image.get("format-specific", {}).get("data")
-    if told:
-        lines.append("Format specific information:")
-        lines += [f"    {name.replace('-', ' ')}: {_plain(told[name])}" for name in told]
-    limits = image.get("limits")
-    if limits:
-        lines.append("Block limits:")
-        lines += [f"    {name.replace('-', ' ')}: {limits[name]}" for name in _BOUNDS]
+    for title, rows in ("Block limits", bounds), ("Format specific information", told):
+        if rows:
+            lines.append(f"{title}:")
+            lines += [f"    {name.replace('-', ' ')}: {_plain(rows[name])}" for name in rows]
     return lines
 
 
-_BOUNDS = ("request-alignment", "min-mem-alignment", "opt-mem-alignment", "max-iov")
+_BOUNDS = (
+    *("write-zeroes-alignment", "request-alignment", "min-mem-alignment", "discard-alignment"),
+    *("opt-mem-alignment", "max-iov"),
+)
 
 
 def _plain(value: JSON) -> str:

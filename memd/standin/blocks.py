@@ -210,7 +210,7 @@ class Node:
         facts: what else is told of the image.
         probed: whether it is a raw node whose format was looked for.
         on: what its file is on; see `Job.on`.
-        alignments: of memory and of requests, in bytes, for a node that has a file open.
+        alignments: of memory and of requests, in bytes; those below it count as it is opened.
         claims: the locks that its exports need.
         locking: whether its file is locked.
         unmaps: whether zeroes are written to it by giving up blocks.
@@ -256,7 +256,7 @@ class Node:
         self.probed = False
         self.counted: Share | None = None
         self.on: frozenset[int] = MEMORY
-        self.alignments = (1, 1)
+        self.alignments = (_SECTOR, 1)
 
     @property
     def below(self) -> list[Node]:
@@ -305,6 +305,12 @@ class Node:
     def image(self) -> Node:
         """The node itself; of a filter, what it filters."""
         return next(each for each in self.layers() if each.driver not in _FILTERS)
+
+    def align(self) -> None:
+        """Take the alignment of memory from the nodes that it stands on."""
+        memory = max(each.alignments[0] for each in self.below)
+        # The first sector of an image that says nothing of its format is written as a whole.
+        self.alignments = memory, _SECTOR if self.probed else 1
 
     def set_read_only(self, read_only: bool) -> None:
         """Have it and the nodes that have its bytes written to or not."""
@@ -361,7 +367,7 @@ class Blocks:
     """The block nodes of a stand-in, and the drives that they are in.
 
     Args:
-        compat: whose nodes it tells of.
+        compat: whose nodes it has.
         tree: says what their files have to be below, and has groups of limits.
         sets: the sets of descriptors that paths may name.
 
@@ -376,7 +382,7 @@ class Blocks:
     inactive = False
 
     def __init__(self, compat: Compat, tree: Tree, sets: Sets) -> None:
-        self._compat = compat
+        self.compat = compat
         self._tree = tree
         self.account = tree.objects.account
         self._sets = sets
@@ -753,6 +759,14 @@ class Blocks:
             await self.relock(refuse=False)
         for each, its in sizes.items():
             each.size = _sectors(its)
+        todo = [] if self.compat is Compat.V10_0 else [*sizes]
+        while todo:
+            at = todo.pop()
+            for each in self.users(at):
+                follows = each.header is None and each.length is None and not each.offset
+                if follows and each not in sizes:
+                    each.size = at.size
+                    todo.append(each)
 
     async def nodes(self, args: dict[str, Any]) -> Encoded:
         """The value of `query-named-block-nodes`, the youngest first.
@@ -775,7 +789,7 @@ class Blocks:
             "drv": node.driver,
             "ro": node.read_only,
             "file": node.filename,
-            "image": _image(node, None if flat else node.shown_below, self._compat),
+            "image": _image(node, None if flat else node.shown_below, self.compat),
             "encrypted": False,
             "detect_zeroes": node.zeroes,
             "active": True,
@@ -786,7 +800,7 @@ class Blocks:
         }
         if node.backing is not None:
             info["backing_file"] = node.backing.filename
-        if self._compat is not Compat.V10_0:
+        if self.compat is not Compat.V10_0:
             below = {"file": node.child, "backing": node.backing}
             info["children"] = [
                 {"child": role, "node-name": each.name} for role, each in below.items() if each
@@ -912,10 +926,12 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
         image["actual-size"] = file.facts.get("actual-size", 0)
         if file.driver != "host_cdrom":
             image["dirty-flag"] = False
-    if node.child is not None and "cluster-size" in node.child.facts:
-        # What stands on an image tells of its clusters.
-        image["cluster-size"] = node.child.facts["cluster-size"]
     image |= node.facts
+    # What stands on an image tells of its clusters.
+    for each in node.layers():
+        if "cluster-size" in each.facts:
+            image["cluster-size"] = each.facts["cluster-size"]
+            break
     if node.header is not None and node.header.backing is not None:
         image["backing-filename"] = node.header.backing
         image["full-backing-filename"] = os.path.join(
@@ -928,10 +944,7 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
             "discard-alignment": image.get("cluster-size"),
             "write-zeroes-alignment": node.facts.get("cluster-size"),
         }
-        memory, requests = (_SECTOR, 1) if file is None else file.alignments
-        if file is not node:
-            # The first sector of an image that says nothing of its format is written as a whole.
-            requests = _SECTOR if node.probed else 1
+        memory, requests = node.alignments
         image["limits"] = {
             "request-alignment": requests,
             "min-mem-alignment": memory,
@@ -969,6 +982,7 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
                 read_header(node)
             else:
                 _cut(node)
+            node.align()
         node.filename = _filename(node)
 
 
@@ -1013,8 +1027,7 @@ def _open_file(node: Node, roots: Roots | None) -> None:
     if not (stat.S_ISREG(found.st_mode) if node.driver == "file" else is_device):
         raise _wrong_file(node)
     measure(node)
-    if node.cache["direct"]:
-        node.alignments = direct_alignment(node.fd)
+    node.alignments = direct_alignment(node.fd) if node.cache["direct"] else (1, 1)
     if node.driver != "host_cdrom":
         node.facts["format-specific"] = {"type": "file", "data": {}}
 

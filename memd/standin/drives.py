@@ -255,12 +255,16 @@ class Drives:
         try:
             await Job(lambda: make_file(path, 0, content, roots), on=on)
             overlay |= {"file": {"driver": "file", "filename": path}, "backing": base.name}
-            return await self._blocks.add(overlay, owned=False)
+            made = await self._blocks.add(overlay, owned=False)
         except BaseException:
             await self._blocks.collect(base)
             raise
         finally:
             await Job(lambda: _remove(path), on=on, release=True)
+        assert made.child is not None
+        # QEMU opens it before it stands on anything.
+        made.alignments = made.child.alignments
+        return made
 
     async def add_default(self, place: dict[str, str], typed: Typed) -> None:
         """Add an empty drive of the machine's, unless its place is taken; see `add`."""

@@ -2,7 +2,7 @@
 
 There is no guest that writes, so snapshots and jobs change which node is above
 which, and what images name as their backing files. A job that would have to copy
-data is refused. Rules and texts were observed on QEMU 10.0.2.
+data is refused. Rules and texts were observed on QEMU 10.0.2 and 11.1.3.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from memd.compat import Compat
 from memd.errors import QMPError, device_not_found, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
@@ -35,6 +36,8 @@ Content = dict[int, bytes]
 _FORMATS = ("raw", "qcow2")
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE = 0o644
+_MOST_READ = 128 << 10
+"""How many bytes QEMU reads to see whether an image begins with zeroes."""
 
 
 class Images:
@@ -253,6 +256,7 @@ class Images:
         async def finish(pivots: bool) -> None:
             if between:
                 await self._set_backing(node, base, args.get("backing-file"))
+                node.align()
 
         length = node.size if between else 0
         task = Task("stream", node, tuple(between), length=length, finish=finish)
@@ -297,6 +301,10 @@ class Images:
 
         fresh = made and args.get("mode") != "existing"
         zeroed = args["sync"] == "full" and not fresh and not to.unmaps
+        if zeroed and self._blocks.compat is not Compat.V10_0:
+            images = [each.image for each in to.shown()]
+            with _held([node, to]):
+                zeroed = not await Job(lambda: all(map(_is_zero, images)), on=waits_for(images))
         length, error = node.size if zeroed else 0, None
         if node.size != to.size:
             length, error = 0, "Source and target image have different sizes"
@@ -433,15 +441,32 @@ def _moved(node: Node, sync: str) -> list[Node]:
     return {"full": [*node.shown()], "top": [node]}.get(sync, [])
 
 
-def _has_data(node: Node) -> bool:
-    """Whether an image may hold data; in a thread."""
+def _is_zero(node: Node) -> bool:
+    """Whether QEMU finds an image to read as zeroes before it writes any; in a thread."""
+    file = node.file
+    if file is None:
+        return bool(node.options.get("read-zeroes"))
+    try:
+        if node.header is not None:
+            return not _has_data(node)
+        # The first block of a raw file that QEMU makes is not sparse.
+        start = os.lseek(file.fd, 0, os.SEEK_HOLE)
+        if start > _MOST_READ or os.pread(file.fd, start, 0).strip(b"\0"):
+            return False
+        return not _has_data(node, start)
+    except OSError:
+        return False
+
+
+def _has_data(node: Node, start: int = 0) -> bool:
+    """Whether an image may hold data, a raw one from there on; in a thread."""
     file = node.file
     if file is None:
         return False
     if node.header is not None:
         return node.header.has_data(file.fd)
     try:
-        os.lseek(file.fd, 0, os.SEEK_DATA)
+        os.lseek(file.fd, start, os.SEEK_DATA)
     except OSError:
         return False
     return True

@@ -11,7 +11,7 @@ import pytest
 
 from memd.standin.qcow2 import empty_image
 from tests import NOT_THERE
-from tests.differential.harness import Pair, settle
+from tests.differential.harness import Pair, Side, exact, settle
 from tests.differential.server import PATIENCE
 from tests.differential.standin import standin_pair
 
@@ -55,7 +55,9 @@ def _answer(value: Any) -> Any:
     How far a file was written to counts in QEMU what it wrote when it made an image.
     """
     if isinstance(value, list):
-        return [_answer(each) for each in value]
+        answers = [_answer(each) for each in value]
+        # The harness has sorted objects by the names that vary.
+        return sorted(answers, key=exact) if answers and isinstance(answers[0], dict) else answers
     if not isinstance(value, dict):
         return value
     found = {name: _answer(each) for name, each in value.items() if name not in _VARIES}
@@ -193,6 +195,7 @@ def test_an_image_below_a_filter_is_not_cut(directory: Path) -> None:
         *image("a"),
         ("object-add", {"qom-type": "throttle-group", "id": "g"}),
         node("throttle", "t", file="a", **{"throttle-group": "g"}),
+        node("raw", "r", file="t"),
     ]
     for name, size in (("t", SIZE * 2), ("a", SIZE * 3), ("t", SIZE * 3 + 1), ("t", SIZE * 4)):
         steps += [("block_resize", {"node-name": name, "size": size}), NODES]
@@ -573,13 +576,62 @@ def test_jobs_below_a_filter(directory: Path) -> None:
         ("blockdev-snapshot", {"node": "c", "overlay": "o"}),
         *(("query-block", None), ("block-commit", commit), complete, ("query-block", None)),
         *(("blockdev-del", {"node-name": name}) for name in ("o", "po", "c")),
-        # Where blocks are not given up, as many zeroes are written as there are bytes.
-        *image("z"),
-        ("blockdev-mirror", mirror | {"target": "z", "replaces": "c"}),
-        ("block-job-cancel", {"device": "j"}),
     ]
     with standin_pair(directory, "-machine", "pc") as pair:
         run(pair, steps)
+
+
+def test_zeroes_of_a_mirror(directory: Path) -> None:
+    """Where blocks are not given up, as many are written as there are bytes.
+
+    QEMU 11.1 writes none to a target that is zero already.
+    """
+    size = 1 << 20
+    written = {
+        "hole": (0, b""),
+        "begin": (0, bytes(128 << 10)),
+        "long": (0, bytes(132 << 10)),
+        "later": (512 << 10, bytes(4096)),
+        "data": (0, b"x"),
+    }
+
+    def prepare(at: Path) -> None:
+        for name, (offset, data) in written.items():
+            with (at / name).open("wb") as file:
+                file.truncate(size)
+                file.seek(offset)
+                file.write(data)
+        for name in "soq":
+            with (at / name).open("wb") as file:
+                for offset, data in empty_image({"size": size}).items():
+                    file.seek(offset)
+                    file.write(data)
+
+    def qcow2(name: str, **options: Any) -> Step:
+        file = {"driver": "file", "filename": f"@DIR@/{name}"}
+        return node("qcow2", name, file=file, **options)
+
+    targets = [
+        *(node("file", name, filename=f"@DIR@/{name}") for name in written),
+        *(node("null-co", f"n{on}", size=size, **{"read-zeroes": on}) for on in (False, True)),
+        *(qcow2("o", backing="nTrue"), qcow2("q", backing="nFalse")),
+    ]
+
+    def limits(side: Side) -> Any:
+        nodes = side.ask(*NODES)["return"]
+        return [each["image"].get("limits") for each in nodes if each["node-name"] == "q"]
+
+    with standin_pair(directory, "-machine", "none", prepare=prepare) as pair:
+        run(pair, [qcow2("s"), *targets[:-2]])
+        for command, target in targets:
+            name = target["node-name"]
+            if name in ("o", "q"):
+                run(pair, [(command, target)])
+            told = {"job-id": "j", "device": "s", "sync": "full", "target": name}
+            run(pair, [("blockdev-mirror", told), ("block-job-cancel", {"device": "j"})])
+        # What an image stands on no more does not count for its alignment.
+        run(pair, [("block-stream", {"job-id": "j", "device": "q"})])
+        pair.same("limits", limits)
 
 
 def test_data_is_not_left_behind_silently(directory: Path) -> None:
