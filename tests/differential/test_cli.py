@@ -173,10 +173,11 @@ def test_an_argument_is_wanted(argv: tuple[str, ...], release: tuple[str, ...]) 
 
 SOCKET = "socket,id=c0"
 
+# A descriptor of 977 no process of the tests has.
 LINES_MADE: list[tuple[str, ...]] = [
     *(("-chardev", text) for text in ("", "socket", "null,id=x", "foo", "foo,id=x", "id=x")),
-    *(("-chardev", f"{SOCKET},{text}") for text in ("fd=x", "fd=0x3", "fd=99999999999", "fd=77")),
-    *(("-chardev", f"{SOCKET},{text}") for text in ("fd=-1", "fd=+77", "path=s,fd=3", "host=h")),
+    *(("-chardev", f"{SOCKET},{text}") for text in ("fd=x", "fd=0x3", "fd=99999999999", "fd=977")),
+    *(("-chardev", f"{SOCKET},{text}") for text in ("fd=-1", "fd=+977", "path=s,fd=3", "host=h")),
     *(
         ("-chardev", f"{SOCKET},{text}")
         for text in ("path=s,wait=off", "path=s,server=off,wait=on")
@@ -192,7 +193,7 @@ LINES_MADE: list[tuple[str, ...]] = [
     ("-chardev", f"{SOCKET},path=s,tls-creds=x,wait=off"),
     ("-chardev", f"{SOCKET},fd=3,reconnect=3,tls-creds=x"),
     ("-chardev", f"{SOCKET},path=s,server=on,server=off,wait=off"),
-    *(("-qmp", text) for text in ("unix:s,wait=off", "unix:fd=x", "unix:fd=77", "null", "unix:")),
+    *(("-qmp", text) for text in ("unix:s,wait=off", "unix:fd=x", "unix:fd=977", "null", "unix:")),
     *(("-qmp", text) for text in ("tcp:h:1,fd=3", "tcp:h:1,wait=off", "unix:fd=3,path=s")),
     ("-qmp", "stdio", "-chardev", "stdio,id=x"),
     ("-chardev", "foo,id=x", "-accel", "foo"),

@@ -9,6 +9,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,15 +39,13 @@ def store(tmp_path: Path) -> Store:
 
 def use(directory: str, name: str) -> bytes:
     """All that there is of a template."""
-    reader = Store(directory, readonly=True)
-    template = reader.open(name)
-    try:
+    with (
+        closing(Store(directory, readonly=True)) as reader,
+        closing(reader.open(name)) as template,
+    ):
         assert template.devices() == name.encode()
         template.working_set()
         return template.read(0, template.size)
-    finally:
-        template.close()
-        reader.close()
 
 
 def test_a_bit_anywhere(store: Store) -> None:
