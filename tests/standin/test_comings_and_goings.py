@@ -22,7 +22,7 @@ from tests.commands.fakes import make_local_session
 from tests.descriptors import open_descriptors, wait_for_closing
 from tests.stepping import Running, as_user, here
 
-USERS = (1000, 1001, 0, None)
+USERS = (4321, 4322, 0, None)
 Ask = tuple[str, dict[str, Any]]
 
 
@@ -215,7 +215,7 @@ def test_everything_goes(tmp_path: Path, is_reset: bool) -> None:
             many.reset()
         else:
             many.finish()
-            with as_user(1002):
+            with as_user(4323):
                 many.delete_everything(1002)
         account, quota = many.tree.objects.account, many.tree.objects.quota
         wait_for_closing()
