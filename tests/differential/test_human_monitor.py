@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from memd.json_types import JSON
+from tests.differential.harness import Side, settle
 from tests.differential.server import PATIENCE, qemu_argv, qemu_compat, qemu_system_memd, running
 from tests.differential.standin import standin_pair, tell
 
+NOBODY_THERE = "migrate unix:@DIR@/no"
+
 OF_MIGRATION = (
     *("info migrate", "info migrate_capabilities", "info migrate_parameters", "migrate"),
-    *("migrate -x unix:/no", "migrate unix:@DIR@/no", "migrate -d nope", "migrate -d -r unix:x"),
+    *("migrate -x unix:/no", NOBODY_THERE, "migrate -d nope", "migrate -d -r unix:x"),
     *("migrate -dr unix:x", "migrate -b unix:x", "migrate unix:x y", "migrate_cancel"),
     *("info migrate -a", "info migrate x", "migrate_set_capability events on"),
     *("migrate_set_capability nope on", "migrate_set_capability events maybe"),
@@ -54,7 +57,15 @@ OTHERS = (
 @pytest.mark.parametrize("lines", [OF_MIGRATION, OTHERS], ids=["migration", "others"])
 def test_what_words_take_and_print(directory: Path, lines: Sequence[str]) -> None:
     with standin_pair(directory, "-machine", "q35", "-device", "virtio-balloon-pci") as pair:
-        tell(pair, [("human-monitor-command", {"command-line": line}) for line in lines])
+        for line in lines:
+            tell(pair, [("human-monitor-command", {"command-line": line})])
+            if line == NOBODY_THERE:
+                pair.each(wait_for_failure)
+
+
+def wait_for_failure(side: Side) -> None:
+    """A migration connects beside the monitor."""
+    settle(lambda: side.ask("query-migrate")["return"], lambda now: now["status"] == "failed")
 
 
 def test_the_bitmaps_of_migration_are_told(directory: Path) -> None:

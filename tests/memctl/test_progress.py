@@ -16,6 +16,12 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture(autouse=True)
+def can_move_its_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a dumb terminal there is no bar."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 def event(id: str, done: int, total: int = 64 << 20) -> dict[str, Any]:
     data = {"id": id, "qom-path": f"/objects/{id}", "done": done, "total": total}
     return {"event": "X_MEMDEV_PROGRESS", "data": data}
