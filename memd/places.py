@@ -201,7 +201,10 @@ class Account:
 
 
 class Share:
-    """What something takes of an account until it is no more."""
+    """What something takes of an account until it is no more.
+
+    As a context manager it ends where the block fails.
+    """
 
     __slots__ = ("_account", "_descriptors", "_size", "_user")
 
@@ -212,6 +215,13 @@ class Share:
         self._descriptors = descriptors
         if descriptors:
             account.descriptors.take(user, descriptors)
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not None:
+            self.end()
 
     def resize(self, size: int) -> None:
         """It takes so many bytes from now on.

@@ -283,17 +283,14 @@ def _audiodev(daemon: Daemon, options: JSONObject, *, is_json: bool) -> JSONObje
     Args:
         is_json: whether values have their types; else they are text.
     """
-    from memd.qapi.check import ObjectVisit, Visits
+    from memd.qapi.check import check_object
     from memd.qapi.keyval import check_keyval
     from memd.qapi.types import ArrayType, ObjectType
 
     listed = daemon.schema.commands["query-audiodevs"].returns
     if not isinstance(listed, ArrayType) or not isinstance(listed.element, ObjectType):
         return options
-    if not is_json:
-        return check_keyval(listed.element, options)
-    checked: JSONObject = ObjectVisit(listed.element, Visits())(options, "")
-    return checked
+    return (check_object if is_json else check_keyval)(listed.element, options)
 
 
 _ASKED = {

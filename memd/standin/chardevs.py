@@ -193,12 +193,8 @@ class Chardevs:
             raise QMPError("Websocket client is not implemented")
         more = size if kind == "ringbuf" else 0
         opens = _MOST_OPEN if _opens(kind, data) else 0
-        share = self._tree.objects.account.charge(args, more, opens)
-        try:
+        with self._tree.objects.account.charge(args, more, opens) as share:
             return await self._made(id, kind, data, take_fd, share)
-        except BaseException:
-            share.end()
-            raise
 
     async def _made(
         self, id: str, kind: str, data: dict[str, Any], take_fd: TakeFd, share: Share

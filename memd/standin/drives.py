@@ -160,12 +160,8 @@ class Drives:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        share = self._blocks.account.charge({**options})
-        try:
+        with self._blocks.account.charge({**options}) as share:
             return await self._add(options, typed, share, hotplugged, default)
-        except BaseException:
-            share.end()
-            raise
 
     async def _add(
         self,
