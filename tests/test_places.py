@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from memd.errors import QMPError
 from memd.places import KEPT, KEPT_PER_USER, SPARE, Account, Places
+from tests.users import STRANGER
 
-ROOT, OWN, OTHER, ANOTHER = 0, 5, 4321, 4322
+ROOT, OWN, OTHER, ANOTHER = 0, 5, STRANGER, STRANGER + 1
 
 
 def test_the_operator_gets_in_while_others_have_all_that_they_may() -> None:
@@ -128,7 +129,9 @@ def test_no_more_than_there_are(total: int, each: int, steps: list[tuple[bool, i
 def test_bytes_are_kept_for_each_user_and_all() -> None:
     account = Account()
     full = account.charge_bytes(KEPT_PER_USER, OTHER)
-    with pytest.raises(QMPError, match=r"10 bytes more: 67108864 bytes are kept for user 4321, 67"):
+    with pytest.raises(
+        QMPError, match=rf"10 bytes more: 67108864 bytes are kept for user {OTHER}, 67"
+    ):
         account.charge_bytes(10, OTHER)
     # Another one has room, and what is the daemon's own counts for nobody.
     other = account.charge_bytes(1000, ANOTHER)

@@ -272,7 +272,7 @@ class App:
         """Do what is waited for in a task, which commands are not; raises `QMPError`."""
 
         async def do() -> None:
-            # What the command line says counts for nobody, whoever has it done.
+            # What the command line says counts for nobody, also where a client has it done.
             USER.set(None)
             await work()
 

@@ -166,7 +166,7 @@ class Listener:
             self._accepted(client)
 
     def _let_operators_in(self) -> None:
-        """Accept whoever waits by the descriptor that is kept; turn away all but operators."""
+        """Accept who waits by the descriptor that is kept; turn away all but operators."""
         for _ in range(16):
             if self._spare < 0 or self._paused:
                 return

@@ -16,6 +16,7 @@ from tests.backends.doing import add, delete
 from tests.commands.fakes import Console
 from tests.stepping import as_user
 from tests.tls import Certificates
+from tests.users import STRANGER
 
 
 def add_secret(tree: Tree, id: str = "s0", **options: Any) -> Secret:
@@ -154,16 +155,16 @@ def test_it_has_a_limit_and_is_counted() -> None:
             "GenericError",
             f"Parameter '{name}' exceeds 1048576 bytes",
         )
-    with as_user(4321):
+    with as_user(STRANGER):
         console("object-add", **add, data="x" * (1 << 20))
     # What was given, and what came of it.
-    before = kept.of(4321)
+    before = kept.of(STRANGER)
     assert 2 << 20 < before < (2 << 20) + 1000
     console("qom-set", path="/objects/s0", property="iv", value="x" * 5000)
-    assert 5000 < kept.of(4321) - before < 6000
+    assert 5000 < kept.of(STRANGER) - before < 6000
     text = console.refusal("qom-set", path="/objects/s0", property="data", value=too_long)[1]
     assert text == "Parameter 'data' exceeds 1048576 bytes"
     # What was refused is not counted.
-    assert kept.of(4321) - before < 6000
+    assert kept.of(STRANGER) - before < 6000
     console("object-del", id="s0")
     assert (kept.taken, objects.quota.memory) == (0, 0)

@@ -102,7 +102,7 @@ def test_held_beyond_the_process_that_gave_it(
 def test_where_nobody_is_told_of_the_ends_of_children(
     tmp_path: Path, ends: tuple[socket.socket, socket.socket]
 ) -> None:
-    """Whoever starts a daemon may have them ignored, which it inherits."""
+    """The process that starts a daemon may ignore them, which the daemon inherits."""
     ours, theirs = ends
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:

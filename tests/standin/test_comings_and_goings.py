@@ -21,8 +21,9 @@ from memd.work import Completion, Job, run_here, value_of
 from tests.commands.fakes import make_local_session
 from tests.descriptors import open_descriptors, wait_for_closing
 from tests.stepping import Running, as_user, here
+from tests.users import STRANGER
 
-USERS = (4321, 4322, 0, None)
+USERS = (STRANGER, STRANGER + 1, 0, None)
 Ask = tuple[str, dict[str, Any]]
 
 
@@ -99,7 +100,7 @@ class Many:
         self.tree.objects.delete_all(here)
 
     def delete_everything(self, user: int) -> None:
-        """Whoever made it. What uses another one goes first."""
+        """Any user may, not its maker alone. What uses another one goes first."""
         jobs = [(f"job-{verb}", "id") for verb in ("resume", "cancel", "dismiss")]
         others = (("chardev-remove", "id"), ("netdev_del", "id"), ("object-del", "id"))
         for _ in range(6):
@@ -215,7 +216,7 @@ def test_everything_goes(tmp_path: Path, is_reset: bool) -> None:
             many.reset()
         else:
             many.finish()
-            with as_user(4323):
+            with as_user(STRANGER + 2):
                 many.delete_everything(1002)
         account, quota = many.tree.objects.account, many.tree.objects.quota
         wait_for_closing()

@@ -21,6 +21,7 @@ from memd.standin.jobs import Task
 from memd.standin.standin import StandIn
 from tests.descriptors import open_descriptors
 from tests.stepping import Running, as_user, close_all
+from tests.users import STRANGER
 
 
 def make(unmodelled: str = "refuse", machine: str = "none") -> tuple[StandIn, Schema, Tree]:
@@ -96,23 +97,23 @@ def test_what_an_object_was_given_counts_for_its_user() -> None:
         with as_user(user):
             Running(objects.create({"qom-type": "authz-simple", **more})).finish()
 
-    add(4321, id="a0", identity="x" * (KEPT_PER_USER - 1200))
-    assert KEPT_PER_USER - 1200 < kept.of(4321) < KEPT_PER_USER - 500
+    add(STRANGER, id="a0", identity="x" * (KEPT_PER_USER - 1200))
+    assert KEPT_PER_USER - 1200 < kept.of(STRANGER) < KEPT_PER_USER - 500
     rules = [{"match": "x" * 500, "policy": "allow"}]
     more = {"qom-type": "authz-list", "id": "a1", "rules": rules}
-    there = kept.of(4321)
+    there = kept.of(STRANGER)
     with pytest.raises(
-        QMPError, match=rf"bytes more: {there} bytes are kept for user 4321, \d+ may"
+        QMPError, match=rf"bytes more: {there} bytes are kept for user {STRANGER}, \d+ may"
     ):
-        add(4321, **more)
-    add(4322, **more)
+        add(STRANGER, **more)
+    add(STRANGER + 1, **more)
     Running(objects.delete("a0")).finish()
     # A number counts as well.
     add(1002, **{"qom-type": "iothread", "id": "n0", "poll-grow": 1})
     assert MEMBER < kept.of(1002) < MEMBER + 100
     Running(objects.delete("n0")).finish()
-    add(4321, **{**more, "id": "a2"})
-    assert kept.of(4322) == kept.of(4321)
+    add(STRANGER, **{**more, "id": "a2"})
+    assert kept.of(STRANGER + 1) == kept.of(STRANGER)
     close_all(tree)
     assert kept.taken == 0
 
@@ -121,13 +122,13 @@ def test_a_reset_counts_nothing_any_more() -> None:
     standin, _schema, tree = make()
     kept = tree.objects.account.places
     target = {"driver": "null-co", "node-name": "n"}
-    with as_user(4321):
+    with as_user(STRANGER):
         standin.netdevs.add({"type": "hubport", "id": "h", "hubid": 3}, lambda name: None)
         null = {"id": "c", "backend": {"type": "null", "data": {}}}
         Running(standin.chardevs.add(null, lambda name: None)).finish()
         Running(standin.blocks.add(target)).finish()
         Running(standin.images.jobs.start("j", Task("backup", end="running"), {})).finish()
-    assert kept.of(4321) > 5 * ITEM
+    assert kept.of(STRANGER) > 5 * ITEM
     Running(standin.close()).finish()
     assert kept.taken == 0
 
@@ -186,7 +187,7 @@ def test_another_backend_while_all_is_made_anew(tmp_path: Path) -> None:
         file = {"type": "file", "data": {"out": str(tmp_path / name)}}
         return {"id": "c0", "backend": file}
 
-    with as_user(4321):
+    with as_user(STRANGER):
         Running(standin.chardevs.add(backend("old"), lambda name: None)).finish()
         changing = Running(standin.chardevs.change(backend("new"), lambda name: None))
     Running(standin.close()).finish()

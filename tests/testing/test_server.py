@@ -306,7 +306,7 @@ def test_resets_at_once() -> None:
 
 
 def test_what_is_made_again_is_nobodys() -> None:
-    """As at the start: whoever asks for it, what the command line says counts for no user."""
+    """What the command line says counts for no user when a client has it done again, too."""
     options = ["--object", "memory-backend-memfd,id=m0,size=2M", "--max-memory-per-user", "1M"]
     with Server(options) as server:
         server.reset()
