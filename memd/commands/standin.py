@@ -546,9 +546,14 @@ ACTS = {
     "blockdev-create": "images.create",
     "blockdev-snapshot": "images.snapshot",
     "blockdev-snapshot-sync": "images.snapshot_sync",
+    **{
+        f"block-dirty-bitmap-{verb}": f"images.bitmaps.{verb}"
+        for verb in ("add", "remove", "clear", "enable", "disable", "merge")
+    },
     "transaction": "images.transaction",
     "blockdev-snapshot-internal-sync": "snapshots.make_of_node",
     "blockdev-snapshot-delete-internal-sync": "snapshots.delete_of_node",
+    "change-backing-file": "images.change_backing",
     "block-commit": "images.commit",
     "block-stream": "images.stream",
     "blockdev-mirror": "images.mirror",

@@ -162,6 +162,43 @@ class Drive:
         return before
 
 
+class Bitmap:
+    """A dirty bitmap of a node.
+
+    Attributes:
+        name: unique among those of its node.
+        granularity: the bytes of which each bit tells.
+        recording: whether writes would be told in it.
+        busy: whether a job, an export or a transaction keeps others from it.
+        counted: what it counts as.
+    """
+
+    def __init__(self, name: str, granularity: int, recording: bool, counted: Share) -> None:
+        self.name = name
+        self.granularity = granularity
+        self.recording = recording
+        self.busy = False
+        self.counted = counted
+
+    def check_free(self) -> None:
+        """Raise `QMPError` where something else uses it."""
+        if self.busy:
+            raise QMPError(
+                f"Bitmap '{self.name}' is currently in use by another operation and cannot be used"
+            )
+
+    def told(self) -> dict[str, JSON]:
+        """QAPI's `BlockDirtyInfo`."""
+        return {
+            "name": self.name,
+            "count": 0,
+            "granularity": self.granularity,
+            "recording": self.recording,
+            "busy": self.busy,
+            "persistent": False,
+        }
+
+
 class _Link:
     """The node below another one, or None; it knows those that stand on it."""
 
@@ -215,6 +252,7 @@ class Node:
         locking: whether its file is locked.
         unmaps: whether zeroes are written to it by giving up blocks.
         shared: whether other processes may do anything with its file.
+        bitmaps: its dirty bitmaps by their names, the oldest first.
         wanted: the locks that its file is to have.
         locked: those that it has.
         counted: what it counts as, once it is being opened.
@@ -249,6 +287,7 @@ class Node:
         self.holds: list[str] = []
         self.header: Header | None = None
         self.drives: list[Drive] = []
+        self.bitmaps: dict[str, Bitmap] = {}
         self.group: ThrottleGroup | None = None
         self.cache: dict[str, bool] = {"direct": False, "no-flush": False, **options["cache"]}
         self.zeroes: str = options.get("detect-zeroes", "off")
@@ -700,8 +739,11 @@ class Blocks:
                 each.child = new
             if each is not new and each.backing is old:
                 each.backing = new
-        # Those above are told to be what they are made of now.
-        todo = [old, new]
+        self.rename(old, new)
+
+    def rename(self, *nodes: Node) -> None:
+        """Have nodes and those above them be told to be what they are made of now."""
+        todo = [*nodes]
         while todo:
             at = todo.pop()
             at.filename = _filename(at)
@@ -800,6 +842,8 @@ class Blocks:
         }
         if node.backing is not None:
             info["backing_file"] = node.backing.filename
+        if node.bitmaps:
+            info["dirty-bitmaps"] = [each.told() for each in reversed(node.bitmaps.values())]
         if self.compat is not Compat.V10_0:
             below = {"file": node.child, "backing": node.backing}
             info["children"] = [
@@ -935,7 +979,7 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
     if node.header is not None and node.header.backing is not None:
         image["backing-filename"] = node.header.backing
         image["full-backing-filename"] = os.path.join(
-            os.path.dirname(node.filename), node.header.backing
+            os.path.dirname(node.filename if file is None else file.filename), node.header.backing
         )
         if node.header.backing_format is not None:
             image["backing-filename-format"] = node.header.backing_format
@@ -999,6 +1043,8 @@ def _end(gone: Iterable[Node | Drive]) -> None:
     for each in gone:
         if each.counted is not None:
             each.counted.end()
+        for bitmap in each.bitmaps.values() if isinstance(each, Node) else ():
+            bitmap.counted.end()
 
 
 def _close(nodes: list[Node]) -> None:

@@ -5,11 +5,12 @@ Rules and texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
-from memd.standin.blocks import Blocks, Node
+from memd.standin.bitmaps import Bitmaps, bitmap_of
+from memd.standin.blocks import Bitmap, Blocks, Node
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, READ, WRITE, Locks
 from memd.standin.tunable import IOThread
 from memd.work import Event
@@ -24,6 +25,24 @@ _LONGEST_NAME = 4096
 """Bytes of an export's name."""
 
 
+class _Export(NamedTuple):
+    """An export.
+
+    Attributes:
+        name: what an NBD client would ask for.
+        node: what is exported.
+        claim: the locks of its file.
+        bitmaps: those that are exported with it.
+        counted: what it counts as.
+    """
+
+    name: str
+    node: Node
+    claim: Locks
+    bitmaps: list[Bitmap]
+    counted: Share
+
+
 class Exports:
     """The exports of a stand-in.
 
@@ -35,9 +54,8 @@ class Exports:
     def __init__(self, blocks: Blocks, listeners: Listeners) -> None:
         self._blocks = blocks
         self._listeners = listeners
-        # By id: the name that an NBD client would ask for, the node, the locks of its file, and
-        # what it counts as.
-        self._exports: dict[str, tuple[str, Node, Locks, Share]] = {}
+        self._bitmaps = Bitmaps(blocks)
+        self._exports: dict[str, _Export] = {}
 
     async def start(self, args: Args) -> None:
         """`nbd-server-start`; raises `QMPError` where it was started, or can't be."""
@@ -67,7 +85,8 @@ class Exports:
         """`nbd-server-add`; raises `QMPError`."""
         self._need_server()
         node = self._blocks.named(args["device"])
-        args = {"name": args["device"], **args}
+        bitmaps = [args["bitmap"]] if "bitmap" in args else []
+        args = {"name": args["device"], "bitmaps": bitmaps, **args}
         await self._add(args["name"], node, args)
 
     def _check_free(self, id: str) -> None:
@@ -84,24 +103,38 @@ class Exports:
         self._need_server()
         if len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:
             raise QMPError(f"export name '{name}' too long")
-        if any(name == taken for taken, *_ in self._exports.values()):
+        if any(name == each.name for each in self._exports.values()):
             raise QMPError(f"NBD server already has export named '{name}'")
         if args.get("writable") and not node.read_only:
             node.check_permission("an unnamed block device", NO_WRITE)
-        for bitmap in args.get("bitmaps", ()):
-            raise QMPError(f"Bitmap '{bitmap}' is not found")
-        writes = args.get("writable") and not node.read_only
+        writes = args.get("writable", False) and not node.read_only
+        bitmaps = [self._bitmap(node, each, writes) for each in args.get("bitmaps", ())]
         claim = {READ, WRITE, NO_RESIZE} if writes else {READ, NO_RESIZE}
         share = self._blocks.account.charge({**args, "id": id})
         node.holds.append("Node")
         node.claims.append(claim)
-        self._exports[id] = name, node, claim, share
+        for bitmap in bitmaps:
+            bitmap.busy = True
+        self._exports[id] = _Export(name, node, claim, bitmaps, share)
         try:
             await self._blocks.relock()
         except QMPError:
             if id in self._exports:
                 await self._drop(id)
             raise
+
+    def _bitmap(self, node: Node, told: Any, writes: bool) -> Bitmap:
+        """A bitmap that is to be exported with a node; raises `QMPError`."""
+        if type(told) is dict:
+            _node, bitmap = self._bitmaps.find(told["node"], told["name"])
+            bitmap.check_free()
+            return bitmap
+        node = next((each for each in node.shown() if told in each.bitmaps), node)
+        bitmap = bitmap_of(node, told, "Bitmap '{}' is not found")
+        bitmap.check_free()
+        if not writes and not node.read_only and bitmap.recording:
+            raise QMPError(f"Enabled bitmap '{bitmap.name}' incompatible with readonly export")
+        return bitmap
 
     async def delete(self, args: Args) -> tuple[Event, ...]:
         """`block-export-del`; raises `QMPError` where there is none."""
@@ -117,24 +150,26 @@ class Exports:
     async def _drop(self, *ids: str) -> tuple[Event, ...]:
         nodes = []
         for id in ids:
-            _name, node, claim, share = self._exports.pop(id)
-            share.end()
-            node.holds.remove("Node")
-            node.claims.remove(claim)
-            nodes.append(node)
+            export = self._exports.pop(id)
+            export.counted.end()
+            for bitmap in export.bitmaps:
+                bitmap.busy = False
+            export.node.holds.remove("Node")
+            export.node.claims.remove(export.claim)
+            nodes.append(export.node)
         await self._blocks.collect(*nodes)
         return tuple(Event("BLOCK_EXPORT_DELETED", {"id": id}) for id in ids)
 
     async def close(self) -> None:
         """Count none any more."""
-        for *_, counted in self._exports.values():
-            counted.end()
+        for each in self._exports.values():
+            each.counted.end()
 
     def query(self, args: object = None) -> list[JSON]:
         """The value of `query-block-exports`."""
         return [
-            {"id": id, "type": _NBD, "node-name": node.name, "shutting-down": False}
-            for id, (_name, node, *_) in reversed(self._exports.items())
+            {"id": id, "type": _NBD, "node-name": each.node.name, "shutting-down": False}
+            for id, each in reversed(self._exports.items())
         ]
 
     def _need_server(self) -> None:

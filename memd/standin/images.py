@@ -18,7 +18,17 @@ from memd.errors import QMPError, device_not_found, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
 from memd.hostmem.paths import encode_path, target
-from memd.standin.blocks import DRIVERS, Blocks, Node, check_depth, measure, read_header, waits_for
+from memd.standin.bitmaps import Bitmaps, bitmap_of
+from memd.standin.blocks import (
+    DRIVERS,
+    Bitmap,
+    Blocks,
+    Node,
+    check_depth,
+    measure,
+    read_header,
+    waits_for,
+)
 from memd.standin.image_locks import NO_RESIZE, RESIZE, WRITE, change_locks
 from memd.standin.jobs import Jobs, Task
 from memd.standin.qcow2 import empty_image
@@ -34,6 +44,9 @@ Content = dict[int, bytes]
 """Bytes by their offsets."""
 
 _FORMATS = ("raw", "qcow2")
+_OF_BITMAP = ("incremental", "bitmap")
+"""The modes in which a bitmap tells what is copied."""
+
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE = 0o644
 _MOST_READ = 128 << 10
@@ -52,6 +65,7 @@ class Images:
         self._blocks = blocks
         self._tree = tree
         self.jobs = Jobs(blocks)
+        self.bitmaps = Bitmaps(blocks)
 
     async def create(self, args: Args) -> tuple[Event, ...]:
         """`blockdev-create`; raises `QMPError` where no job is made of it."""
@@ -142,41 +156,63 @@ class Images:
         Raises:
             QMPError: one can't be done; the others are undone.
         """
-        before = {node: node.read_only for node in self._blocks.all()}
-        overlays: list[Node] = []
-        backups: list[Args] = []
+        done = _Done({node: node.read_only for node in self._blocks.all()})
         try:
-            async for action in in_turns(args["actions"]):
-                await self._act(action["type"], action["data"], overlays, backups)
+            try:
+                async for action in in_turns(args["actions"]):
+                    await self._act(action["type"], action["data"], done)
+            finally:
+                for bitmap in done.claimed:
+                    bitmap.busy = False
         except QMPError:
-            for overlay in reversed(overlays):
-                below = overlay.backing
-                assert below is not None
-                overlay.backing = None
-                self._blocks.replace(overlay, below)
-                for each in below.layers():
-                    each.read_only = before.get(each, False)
-            await self._blocks.collect(*overlays)
+            for undo in reversed(done.undos):
+                undo()
+            await self._blocks.collect(*done.overlays)
             raise
+        for data in done.removals:
+            with suppress(QMPError):
+                # Another client may have deleted the node meanwhile.
+                self.bitmaps.remove(data)
         events: list[Event] = []
-        async for data in in_turns(backups):
+        async for data in in_turns(done.backups):
             events += await self.backup(data)
-        await self._blocks.collect(*overlays)
+        await self._blocks.collect(*done.overlays)
         return tuple(events)
 
-    async def _act(self, kind: str, data: Args, overlays: list[Node], backups: list[Args]) -> None:
+    async def _act(self, kind: str, data: Args, done: _Done) -> None:
         if kind == "blockdev-snapshot":
             await self.snapshot(data)
-            overlays.append(self._blocks.named(data["overlay"]))
+            self._appended(self._blocks.named(data["overlay"]), done)
         elif kind == "blockdev-snapshot-sync":
-            overlays.append(await self._snapshot_sync(data))
+            self._appended(await self._snapshot_sync(data), done)
         elif kind == "blockdev-backup":
-            self._check_backup(data, self._blocks.named(data["target"]))
-            backups.append(data)
+            _id, _node, bitmap = self._check_backup(data, self._blocks.named(data["target"]))
+            done.backups.append(data)
+            if bitmap is not None:
+                done.claim(bitmap)
+        elif kind == "block-dirty-bitmap-remove":
+            done.claim(self.bitmaps.free(data)[1])
+            done.removals.append(data)
+        elif kind.startswith("block-dirty-bitmap-"):
+            done.undos.append(self.bitmaps.change(kind.rpartition("-")[2], data))
         elif kind == "abort":
             raise QMPError("Transaction aborted using Abort action")
         else:
             raise QMPError(f"memd has no action '{kind}' in a transaction")
+
+    def _appended(self, overlay: Node, done: _Done) -> None:
+        """An overlay is there: note how it goes again."""
+
+        def undo() -> None:
+            below = overlay.backing
+            assert below is not None
+            overlay.backing = None
+            self._blocks.replace(overlay, below)
+            for each in below.layers():
+                each.read_only = done.read_only.get(each, False)
+
+        done.overlays.append(overlay)
+        done.undos.append(undo)
 
     # Jobs
 
@@ -219,6 +255,8 @@ class Images:
             raise QMPError("cannot commit an image into itself")
         id = self._id(args)
         active = top.image is node.image
+        if active and "backing-file" in args:
+            raise QMPError("'backing-file' specified, but 'top' is the active layer")
         upper = [*takewhile(lambda each: each is not base, top.shown())]
         await self._needs_no_copy(upper, base)
         overlays = [each for each in self._blocks.users(top) if each.backing is top]
@@ -245,16 +283,32 @@ class Images:
         node = self._source(args)
         if "base" in args and "base-node" in args:
             raise QMPError("'base' and 'base-node' cannot be specified at the same time")
+        for each in (("base", "bottom"), ("bottom", "base-node")):
+            if {*each} <= args.keys():
+                raise QMPError("'{}' and '{}' cannot be specified at the same time".format(*each))
         base = self._in_chain(node, args, "base")
         if base is not None and (base is node or base not in node.chain()):
             raise QMPError(f"Node '{base.name}' is not a backing image of '{node.name}'")
+        if "bottom" in args:
+            bottom = self._blocks.named(args["bottom"], "")
+            if bottom.image is not bottom:
+                raise QMPError(
+                    f"Node '{bottom.name}' is a filter, use a non-filter node as 'bottom'"
+                )
+            if bottom not in node.shown():
+                raise QMPError(
+                    f"Node '{bottom.name}' is not in a chain starting from '{node.name}'"
+                )
+            base = bottom.backing
+        if base is None and "backing-file" in args:
+            raise QMPError("backing file specified, but streaming the entire chain")
         self._check_job(node)
         id = self._id(args)
         between = [*takewhile(lambda each: each is not base, node.chain())][1:]
         await self._needs_no_copy(between, node)
 
         async def finish(pivots: bool) -> None:
-            if between:
+            if node.backing is not None:
                 await self._set_backing(node, base, args.get("backing-file"))
                 node.align()
 
@@ -270,7 +324,7 @@ class Images:
         """
         made, to = to is not None, to or self._blocks.named(args["target"])
         node = self._source(args)
-        if args["sync"] in ("incremental", "bitmap"):
+        if args["sync"] in _OF_BITMAP:
             raise QMPError(f"Sync mode '{args['sync']}' not supported")
         granularity = args.get("granularity", 0)
         if granularity and not 512 <= granularity <= 64 << 20:
@@ -315,20 +369,17 @@ class Images:
         """`drive-mirror`; raises `QMPError`."""
         return await self._with_new_target(self.mirror, args)
 
-    def _check_backup(self, args: Args, to: Node) -> tuple[str, Node]:
-        """The id and the source of a backup; raises `QMPError` where there can't be one."""
+    def _check_backup(self, args: Args, to: Node) -> tuple[str, Node, Bitmap | None]:
+        """The id, the source and the bitmap of a backup; raises `QMPError` where there is none."""
         node = self._source(args)
-        if "bitmap" in args:
-            raise QMPError(f"Bitmap '{args['bitmap']}' could not be found")
-        if args["sync"] in ("incremental", "bitmap"):
-            raise QMPError(f"must provide a valid bitmap name for '{args['sync']}' sync mode")
+        bitmap = _bitmap_of_backup(node, args)
         if node is to:
             raise QMPError("Source and target cannot be the same")
         for each in (to, node):
             self._check_job(each)
         if node.size != to.size:
             raise QMPError("Source and target image have different sizes")
-        return self._id(args), node
+        return self._id(args), node, bitmap
 
     async def backup(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
         """`blockdev-backup`; raises `QMPError`.
@@ -337,10 +388,12 @@ class Images:
             to: the target, None where the arguments name it.
         """
         to = to or self._blocks.named(args["target"])
-        id, node = self._check_backup(args, to)
+        id, node, bitmap = self._check_backup(args, to)
         await self._needs_no_copy(_moved(node, args["sync"]), node, to)
         end = "running" if args["sync"] == "none" else "pending"
-        task = Task("backup", to, (node,), length=node.size, end=end)
+        nothing = args["sync"] in _OF_BITMAP or (args["sync"] == "top" and not _has_all(node))
+        length = 0 if nothing else node.size
+        task = Task("backup", to, (node,), length=length, end=end, bitmap=bitmap)
         return await self.jobs.start(id, task, args)
 
     async def drive_backup(self, args: Args) -> tuple[Event, ...]:
@@ -353,6 +406,8 @@ class Images:
         """Start a job whose target is an image that is made."""
         self._id(args)
         node = self._source(args)
+        if args["sync"] == "top" and node.image.backing is None:
+            args = {**args, "sync": "full"}
         kind, name = args.get("format", node.driver), args.get("node-name")
         backing = {"top": node.backing, "none": node}.get(args["sync"])
         made = await self._target(args["target"], kind, node.size, args, backing=backing, name=name)
@@ -408,20 +463,111 @@ class Images:
         if full is not None:
             raise QMPError(f"memd copies no data of images, and node '{full.name}' holds some")
 
+    async def change_backing(self, args: Args) -> None:
+        """`change-backing-file`; raises `QMPError`."""
+        node = self._source(args)
+        if self._blocks.users(node):
+            raise QMPError("Need a root block node")
+        image, to = self._blocks.named(args["image-node-name"], ""), args["backing-file"]
+        if image.shown_below is None:
+            raise QMPError("not allowing backing file change on an image without a backing file")
+        self._blocks.check_free(node)
+        if image not in node.shown():
+            raise QMPError(f"'{args['device']}' and image file are not in the same chain")
+        complaint = f"Could not change backing file to '{to}'"
+        if image.header is None:
+            raise QMPError(f"{complaint}: Operation not supported")
+        with _held([image]), refusing(complaint):
+            await self._name_backing(image, to, image.driver)
+        self._blocks.rename(image)
+
+    async def _name_backing(self, image: Node, name: str | None, kind: str | None) -> None:
+        """Write into an image, if that has a header, what it stands on.
+
+        Raises:
+            QMPError: it may not be written to, or another process has it locked.
+            OSError: it can't be written.
+        """
+
+        def write() -> None:
+            file = image.file
+            if image.header is not None and file is not None:
+                image.header.set_backing(file.fd, name, kind)
+                read_header(image)
+
+        was_read_only = image.read_only
+        if was_read_only and image.file is not None and image.file.read_only:
+            raise QMPError("Block node is read-only")
+        image.read_only = False
+        try:
+            await self._blocks.relock()
+            await Job(write, on=waits_for([image]))
+        finally:
+            image.read_only = was_read_only
+            await self._blocks.relock(refuse=False)
+
     async def _set_backing(self, node: Node, base: Node | None, told: str | None) -> None:
         """Have an image and its node stand on another one, or on none."""
         name, kind = (None, None) if base is None else (base.filename, base.driver)
-
-        def write() -> None:
-            file = node.file
-            if node.header is not None and file is not None:
-                with refusing("Could not change the backing file"):
-                    node.header.set_backing(file.fd, told or name, kind)
-                read_header(node)
-
-        await Job(write, on=waits_for([node]))
+        try:
+            await self._name_backing(node, name if told is None else told, kind)
+        except OSError as error:
+            raise QMPError(os.strerror(error.errno or 0)) from None
         old, node.backing = node.backing, base
+        self._blocks.rename(node)
         await self._blocks.collect(old)
+
+
+class _Done:
+    """What the actions of a transaction have done.
+
+    Attributes:
+        read_only: the nodes that there were before, and which of them was not written to.
+        overlays: those of its snapshots.
+        backups, removals: the arguments of what is only done once all actions can be.
+        claimed: the bitmaps that these have until then.
+        undos: what takes back the others, the oldest first.
+    """
+
+    def __init__(self, read_only: dict[Node, bool]) -> None:
+        self.read_only = read_only
+        self.overlays: list[Node] = []
+        self.backups: list[Args] = []
+        self.removals: list[Args] = []
+        self.claimed: list[Bitmap] = []
+        self.undos: list[Callable[[], None]] = []
+
+    def claim(self, bitmap: Bitmap) -> None:
+        """Keep others from a bitmap until the transaction ends."""
+        bitmap.busy = True
+        self.claimed.append(bitmap)
+
+
+def _bitmap_of_backup(node: Node, args: Args) -> Bitmap | None:
+    """The bitmap that a backup is told to use; raises `QMPError` where it can't."""
+    sync, mode, name = args["sync"], args.get("bitmap-mode"), args.get("bitmap")
+    if sync in _OF_BITMAP and name is None:
+        raise QMPError(f"must provide a valid bitmap name for '{sync}' sync mode")
+    if sync == "incremental":
+        if mode not in (None, "on-success"):
+            raise QMPError(f"Bitmap sync mode must be 'on-success' when using sync mode '{sync}'")
+        mode = "on-success"
+    if name is None:
+        if mode is not None:
+            raise QMPError("Cannot specify bitmap sync mode without a bitmap")
+        return None
+    bitmap = bitmap_of(node, name, "Bitmap '{}' could not be found")
+    if mode is None:
+        raise QMPError("Bitmap sync mode must be given when providing a bitmap")
+    bitmap.check_free()
+    if sync == "none":
+        raise QMPError(f"sync mode '{sync}' does not produce meaningful bitmap outputs")
+    if mode == "never" and sync not in _OF_BITMAP:
+        raise QMPError(
+            f"Bitmap sync mode '{mode}' has no meaningful effect when combined with sync mode"
+            f" '{sync}'"
+        )
+    return bitmap
 
 
 @contextmanager
@@ -439,6 +585,14 @@ def _held(nodes: list[Node]) -> Iterator[None]:
 def _moved(node: Node, sync: str) -> list[Node]:
     """The nodes whose data a copy of a node would have."""
     return {"full": [*node.shown()], "top": [node]}.get(sync, [])
+
+
+def _has_all(node: Node) -> bool:
+    """Whether a node without data has its zeroes itself, so that a copy of it alone has them."""
+    layers = [*node.layers()]
+    if any(each.driver == "qcow2" for each in layers):
+        return False
+    return "null" not in layers[-1].driver or bool(layers[-1].options.get("read-zeroes"))
 
 
 def _is_zero(node: Node) -> bool:

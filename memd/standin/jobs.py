@@ -15,7 +15,7 @@ from memd.work import Command, Event
 
 if TYPE_CHECKING:
     from memd.places import Share
-    from memd.standin.blocks import Blocks, Node
+    from memd.standin.blocks import Bitmap, Blocks, Node
 
 _LONGEST_ERROR = 1024
 """Characters of why a job has failed."""
@@ -47,6 +47,7 @@ class Task(NamedTuple):
             "pending" where it ends by itself.
         finish: does it; None where there is nothing to do.
         error: why it fails, or None.
+        bitmap: the dirty bitmap that it uses, or None.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Task(NamedTuple):
     end: str = "pending"
     finish: Finish | None = None
     error: str | None = None
+    bitmap: Bitmap | None = None
 
     @property
     def called(self) -> str:
@@ -145,6 +147,8 @@ class Jobs:
             task.busy.job = task.kind
         for node in task.held:
             node.holds.append(task.called)
+        if task.bitmap is not None:
+            task.bitmap.busy = True
         job.go("running")
         if task.kind == "backup":
             job.go("paused")
@@ -194,6 +198,8 @@ class Jobs:
             task.busy.job = None
         for node in task.held:
             node.holds.remove(task.called)
+        if task.bitmap is not None:
+            task.bitmap.busy = False
         await self._blocks.collect(task.busy, *task.held)
         job.ends = False
         if not job.keeps_result:

@@ -6,6 +6,7 @@ guest's data are neither read nor written.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from typing import Any, NamedTuple
@@ -158,15 +159,16 @@ class Header:
         """Name another backing file, or none; may wait.
 
         Raises:
-            QMPError: the name does not fit.
-            OSError: it can't be written.
+            OSError: it can't be written, or the name does not fit.
         """
         kept = [(k, data) for k, data in self._read_extensions(fd) if k != _BACKING_FORMAT]
         tail = _tail(kept, kind if name is not None else None)
         raw = b"" if name is None else os.fsencode(name)
         at = self._length + len(tail)
-        if len(raw) > _LONGEST_NAME or at + len(raw) > self._cluster:
-            raise QMPError("Could not change the backing file: no space left in the header")
+        if len(raw) > _LONGEST_NAME:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if at + len(raw) > self._cluster:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_at(fd, tail + raw, self._length)
         write_at(fd, struct.pack(">QI", at if raw else 0, len(raw)), 8)
 

@@ -53,6 +53,10 @@ def kinds(directory: Path) -> dict[str, tuple[Ask, Ask | None]]:
             ("blockdev-add", {"driver": "null-co", "node-name": "b@"}),
             ("blockdev-del", {"node-name": "b@"}),
         ),
+        "bitmap": (
+            ("block-dirty-bitmap-add", {"node": "n", "name": "m@"}),
+            ("block-dirty-bitmap-remove", {"node": "n", "name": "m@"}),
+        ),
         "device": (
             ("device_add", {"driver": "virtserialport", "id": "d@"}),
             ("device_del", {"id": "d@"}),
