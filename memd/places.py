@@ -24,6 +24,9 @@ daemon's own user."""
 KEPT_PER_USER = 64 << 20
 """Of these, what one user's clients may have."""
 
+KEPT_SHARE = 8 / 9
+"""Of those that nobody else has and that are not set aside, what one user may have."""
+
 ITEM = 32 << 10
 """Bytes that a device, a block node or the like counts as beside its texts: there are commands
 that go through all of them."""
@@ -32,7 +35,7 @@ MEMBER = 192
 """Bytes that an item of a list, or a member, takes beside its text."""
 
 SHARE = 3 / 4
-"""How much one user may have of most of what is scarce, see `Places`."""
+"""How much one user may have of what it finds of most of what is scarce, see `Places`."""
 
 SPARE = 4
 """Places set aside for each of those who are to get in always, where there are many."""
@@ -42,29 +45,30 @@ class Places:
     """A bounded number of places, counted for each user.
 
     Some are set aside for root, and some for the daemon's own user: the operator gets
-    in while others have all that they may. Beyond these both count as any user.
+    in while others have all that they may. No share bounds what these two have.
 
     Args:
         total: how many there are; 0 for any number.
-        share: the fraction of those that are not set aside that one user may have, rounded up.
-            Of few, one user may have all; with three quarters or less, one user leaves some of
-            four or more to others.
-        each: how many of them instead; 0 for any number.
+        share: the fraction that another user may have of those that are not set aside and that
+            nobody else has, rounded up: each user leaves some of what it has found to the next
+            one. Of few, one user may have all; with three quarters or less, one user leaves
+            some of four or more to others.
+        each: how many of them any user may have; 0 for any number.
         spare: how many are set aside for each of `apart`, an eighth of all at most.
         apart: the users for whom some are set aside.
         within: other places, of which each of these takes one, too.
     """
 
     __slots__ = (
-        *("_apart", "_common", "_each", "_returned", "_spare", "_taken", "_taken_of_common"),
-        "_within",
+        *("_apart", "_common", "_each", "_returned", "_share", "_spare", "_taken"),
+        *("_taken_of_common", "_within"),
     )
 
     def __init__(
         self,
         total: int = 0,
         share: float = 1,
-        each: int | None = None,
+        each: int = 0,
         spare: int = SPARE,
         apart: Iterable[int] | None = None,
         within: Places | None = None,
@@ -74,8 +78,7 @@ class Places:
         self._spare = min(spare, total // 8)
         # Places that are set aside for nobody.
         self._common = total - self._spare * len(self._apart)
-        if each is None:
-            each = math.ceil(self._common * share)
+        self._share = share
         self._each = each
         self._taken: dict[int | None, int] = {}
         self._taken_of_common = 0
@@ -93,8 +96,12 @@ class Places:
         return self._taken.get(user, 0)
 
     def most(self, user: int) -> int:
-        """How many a user may have, those set aside for it included; 0 for any number."""
-        most = min(filter(None, (self._each, self._common)), default=0)
+        """How many a user may have while no other has any, those set aside for it included.
+
+        0 for any number.
+        """
+        common = self._common if user in self._apart else math.ceil(self._common * self._share)
+        most = min(filter(None, (self._each, common)), default=0)
         return most and most + (self._spare if user in self._apart else 0)
 
     def has_free_place(self, user: int, count: int = 1) -> bool:
@@ -104,13 +111,16 @@ class Places:
         if self._returned:
             self._count_returned()
         spare = self._spare if user in self._apart else 0
+        before = max(0, self._taken.get(user, 0) - spare)
         after = self._taken.get(user, 0) + count - spare
         if after <= 0:
             return True
         if self._each and after > self._each:
             return False
-        more = min(after, count)
-        return not self._common or self._taken_of_common + more <= self._common
+        if not self._common:
+            return True
+        found = self._common - (self._taken_of_common - before)
+        return after <= (found if user in self._apart else math.ceil(found * self._share))
 
     def take(self, user: int | None, count: int = 1) -> None:
         """Count places as taken, also beyond the limit; of None by the daemon itself."""
@@ -158,7 +168,7 @@ class Account:
     """
 
     def __init__(self) -> None:
-        self.places = Places(KEPT, each=KEPT_PER_USER, spare=KEPT // 8)
+        self.places = Places(KEPT, KEPT_SHARE, KEPT_PER_USER, KEPT // 8)
         self.descriptors = Places()
 
     def charge(self, args: JSON, more: int = 0, descriptors: int = 0) -> Share:
@@ -240,10 +250,11 @@ class Share:
             self._size = size
 
     def end(self) -> None:
-        """It is no more, or could not be made."""
+        """It is no more, or could not be made; where it takes no bytes, from any thread."""
         self.set(0)
         if self._descriptors:
-            self._account.descriptors.give_back(self._user, self._descriptors)
+            for _ in range(self._descriptors):
+                self._account.descriptors.give_back_soon(self._user)
             self._descriptors = 0
 
 

@@ -40,19 +40,38 @@ def test_one_user_leaves_room_for_others() -> None:
 
 @pytest.mark.parametrize("own", [OWN, ROOT])
 @pytest.mark.parametrize("share", [1 / 2, 3 / 4])
-@pytest.mark.parametrize("user", [OTHER, OWN, ROOT])
-def test_the_share_of_one_user_is_of_what_is_set_aside_for_nobody(
-    user: int, share: float, own: int
-) -> None:
+def test_the_share_of_one_user_is_of_what_is_set_aside_for_nobody(share: float, own: int) -> None:
     """Of four or more the first of two users leaves some for the second."""
     for total in range(4, 80):
         places = Places(total, share, apart=(ROOT, own))
-        while places.has_free_place(user):
-            places.take(user)
-        assert places.of(user) == places.most(user)
+        while places.has_free_place(OTHER):
+            places.take(OTHER)
+        assert places.of(OTHER) == places.most(OTHER)
         if total >= 8 * SPARE:
             assert places.most(OTHER) == math.ceil(share * (total - SPARE * len({ROOT, own})))
         assert places.has_free_place(ANOTHER)
+
+
+def test_some_users_together_leave_room_for_others() -> None:
+    """Each takes no more than a fraction of what the others leave, whenever it takes some."""
+    places = Places(400, 3 / 4, apart=())
+    had = []
+    for user in range(OTHER, OTHER + 4):
+        while places.has_free_place(user):
+            places.take(user)
+        had.append(places.of(user))
+        assert not any(map(places.has_free_place, range(OTHER, user + 1)))
+    assert had == [300, 75, 19, 5]
+    assert places.has_free_place(STRANGER + 5)
+
+
+def test_the_operator_may_have_all_that_is_not_set_aside_for_another() -> None:
+    for user in (ROOT, OWN):
+        places = Places(40, 3 / 4, apart=(ROOT, OWN))
+        while places.has_free_place(user):
+            places.take(user)
+        assert places.of(user) == places.most(user) == 40 - SPARE
+        assert not places.has_free_place(OTHER)
 
 
 def test_places_within_others() -> None:

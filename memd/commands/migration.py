@@ -107,8 +107,9 @@ def migrate_pause(daemon: Daemon, args: JSONObject) -> JSON:
 def _opener(daemon: Daemon, take: TakeFd, *, may_run: bool) -> Opener:
     from memd.standin.channels import Opener
 
-    roots, fd_files = daemon.tree.host.roots, daemon.compat is Compat.V10_0
-    return Opener(roots, take, daemon.fdsets.open, may_run=may_run, fd_files=fd_files)
+    tree, fd_files = daemon.tree, daemon.compat is Compat.V10_0
+    account, roots = tree.objects.account, tree.host.roots
+    return Opener(account, roots, take, daemon.fdsets.open, may_run=may_run, fd_files=fd_files)
 
 
 async def migrate(daemon: Daemon, session: Session, args: JSONObject) -> JSON:

@@ -127,8 +127,9 @@ async def dump_guest_memory(daemon: Daemon, session: Session, args: JSONObject) 
     """`dump-guest-memory`: write what the machine's memory holds."""
     from memd.standin.channels import Opener
 
-    roots, sets = daemon.tree.host.roots, daemon.fdsets
-    opener = Opener(roots, take_fd(session), sets.open, may_run=False, fd_files=True)
+    tree, take = daemon.tree, take_fd(session)
+    account, roots, sets = tree.objects.account, tree.host.roots, daemon.fdsets
+    opener = Opener(account, roots, take, sets.open, may_run=False, fd_files=True)
     return Outcome(events=await standin_of(daemon).dump.start(args, opener))
 
 

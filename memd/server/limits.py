@@ -120,12 +120,16 @@ def default_clients() -> int:
 
 def client_places(limits: Limits, within: Places) -> Places:
     """Places for clients; by default one user's may take three quarters."""
-    return Places(limits.clients, SHARE, limits.clients_per_user, within=within)
+    return _places(limits.clients, SHARE, limits.clients_per_user, within)
 
 
 def descriptor_places(limits: Limits, within: Places) -> Places:
     """Places for descriptors; by default one user's clients may have half of them."""
-    return Places(limits.descriptors, 1 / 2, limits.descriptors_per_user, within=within)
+    return _places(limits.descriptors, 1 / 2, limits.descriptors_per_user, within)
+
+
+def _places(total: int, share: float, each: int | None, within: Places) -> Places:
+    return Places(total, 1 if each is not None else share, each or 0, within=within)
 
 
 class LimitedLog:

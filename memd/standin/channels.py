@@ -30,6 +30,7 @@ from memd.hostmem.sockets import (
     tcp_family,
 )
 from memd.json_types import JSON
+from memd.places import USER, Account, Share
 from memd.qapi.numbers import parse_size, parse_uint64
 from memd.standin.chardevs import Copy, Held, TakeFd, create_file, open_file
 from memd.work import Completion, Job
@@ -43,6 +44,8 @@ _TOO_FAR = re.compile(r"\s*(?:-\d+|\+?\d+[bkmgtpe]?)", re.ASCII | re.IGNORECASE)
 _VSOCK = re.compile(r"([^:]{1,32}):([^,]{1,32})(.*)", re.DOTALL)
 _MODE = 0o660
 _REFUSED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_MOST_OPEN = 3
+"""Descriptors of a channel that is not given, at most: a socket, its directory, who has come."""
 _PAUSE = 0.1
 """Seconds until a client is accepted that there was no descriptor for."""
 
@@ -151,7 +154,10 @@ class Channel:
         regular: whether it is a regular file.
         pipe: whether it is a pipe.
         listening: the addresses where the other end is waited for (QAPI `SocketAddress`).
+        share: what it counts as until it is closed.
     """
+
+    share: Share | None = None
 
     def __init__(
         self,
@@ -253,6 +259,8 @@ class Channel:
             except OSError:
                 pass
             self._entry.close()
+        if self.share is not None:
+            self.share.end()
         if self._process is not None and kill:
             self._process.kill()
 
@@ -265,6 +273,18 @@ class Channel:
             finally:
                 end.close()
             self._process.poll()
+
+
+async def make(opening: Callable[[], Channel], account: Account, user: int | None) -> Channel:
+    """Open a channel in a thread; its descriptors count for a user until it is closed.
+
+    Raises:
+        QMPError: it can't be opened, or there are too many descriptors.
+    """
+    with account.charge_bytes(0, user, _MOST_OPEN) as share:
+        channel = await Job(opening)
+        channel.share = share
+        return channel
 
 
 def listen(where: Address, roots: Roots | None) -> Channel:
@@ -321,9 +341,10 @@ def _no_rdma(where: Address, *, write: bool) -> str:
 
 
 class Opener:
-    """Opens what clients name.
+    """Opens what the client names whose command is being run.
 
     Args:
+        account: of what is opened.
         roots: what paths have to be below; None for anywhere.
         take_fd: gives a descriptor by its name.
         may_run: whether a command may be named.
@@ -333,6 +354,7 @@ class Opener:
 
     def __init__(
         self,
+        account: Account,
         roots: Roots | None,
         take_fd: TakeFd,
         from_set: Callable[[str, int], Held],
@@ -340,6 +362,9 @@ class Opener:
         may_run: bool,
         fd_files: bool,
     ) -> None:
+        self._account = account
+        # A migration connects after its command has ended.
+        self._user = USER.get()
         self._from_set = from_set
         self._roots = roots
         self._take_fd = take_fd
@@ -371,11 +396,14 @@ class Opener:
             QMPError: it can't be opened; a descriptor that it names is closed.
         """
         given = self._take(where, write=write)
+        if given is None:
+            return await make(
+                lambda: self._open(where, None, write=write), self._account, self._user
+            )
         try:
             return await Job(lambda: self._open(where, given, write=write))
         except BaseException:
-            if given is not None:
-                given.close()
+            given.close()
             raise
 
     def _open(self, where: Address, given: Held | None, *, write: bool) -> Channel:

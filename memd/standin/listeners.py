@@ -11,7 +11,8 @@ from memd.backends.secret import find_secret
 from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.standin.channels import Channel, listen
+from memd.places import USER
+from memd.standin.channels import Channel, listen, make
 from memd.work import Completion, Job, Turn
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ class Listeners:
 
     async def open(self, name: str, where: Address) -> None:
         """Listen; raises `QMPError` where that can't be."""
-        roots = self._machine.tree.host.roots
+        roots, account = self._machine.tree.host.roots, self._machine.tree.objects.account
         self._open[name] = None
         try:
-            channel = await Job(lambda: listen(where, roots))
+            channel = await make(lambda: listen(where, roots), account, USER.get())
         except BaseException:
             self._open.pop(name, None)
             raise

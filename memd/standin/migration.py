@@ -418,6 +418,8 @@ class Migration:
                     return
                 listening, come = channel, channel.accept()
                 if come is not None:
+                    # It counts as a part of what waited for it.
+                    come.share, listening.share = listening.share, None
                     self._awaited = channel = come
                     await Job(listening.close)
             # The answer goes first.

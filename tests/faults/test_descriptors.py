@@ -131,6 +131,13 @@ KEPT: dict[str, tuple[str, dict[str, Any], str, str]] = {
 """What keeps descriptors open: how it is made and removed, and which argument names it."""
 
 
+NBD: tuple[str, dict[str, Any]] = (
+    "nbd-server-start",
+    {"addr": {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}},
+)
+MIGRATE = ("migrate", {"uri": "file:/dev/null"})
+
+
 def add_next(client: Client, kind: str, numbers: Iterator[int]) -> None:
     add, arguments, _remove, name = KEPT[kind]
     client.execute(add, {**arguments, name: f"m{next(numbers)}"})
@@ -148,13 +155,18 @@ def test_those_of_what_is_kept(directory: Path) -> None:
                     made = until_refused(
                         partial(add_next, client, kind, count()), "descriptors are open for user"
                     )
-                assert 40 < made < 192, kind
+                assert 40 < made < 200, kind
                 with Client(server.path, timeout=60) as client:
                     ram = {"qom-type": "memory-backend-ram", "size": 4096, "id": "n"}
                     client.execute("object-add", ram)
                     client.execute("object-del", {"id": "n"})
+                    for ask in (NBD, MIGRATE):
+                        with pytest.raises(QMPError, match=r"Too many open files: .* are open for"):
+                            client.execute(*ask)
                     for number in range(made):
                         client.execute(remove, {name: f"m{number}"})
+                    client.execute(*NBD)
+                    client.execute("nbd-server-stop")
         assert settle(lambda: held(server), lambda now: now <= before) <= before
 
 

@@ -14,12 +14,13 @@ import pytest
 from memd.commands.descriptors import FdSets
 from memd.errors import QMPError
 from memd.hostmem.sockets import listen_unix
-from memd.places import Places
+from memd.places import USER, Account, Places
 from memd.session.descriptor import Descriptor
 from memd.standin.channels import Channel, Opener
 from memd.work import Completion
 from tests.differential.kernel import descriptors
 from tests.stepping import Running
+from tests.users import STRANGER
 
 FD = {"transport": "socket", "type": "fd", "str": "given"}
 FDSET = {"transport": "file", "filename": "/dev/fdset/7"}
@@ -68,6 +69,22 @@ async def test_a_listener_goes_on_where_there_is_no_descriptor_for_a_client() ->
         come.close()
 
 
+async def test_a_channel_is_on_the_account_of_its_client_until_it_is_closed(tmp_path: Path) -> None:
+    account, other = Account(), tmp_path / "other"
+    account.descriptors = Places(4, each=4, apart=())
+    USER.set(STRANGER)
+    opener = Opener(account, None, lambda _name: None, FdSets().open, may_run=False, fd_files=True)
+    where = {"transport": "socket", "type": "unix", "path": str(tmp_path / "socket")}
+    channel = Running(opener.open(where, write=False)).finish()
+    assert account.descriptors.of(STRANGER) == 3
+    with pytest.raises(QMPError, match=r"^Too many open files: 3 descriptors are open for user"):
+        Running(opener.open({**where, "path": str(other)}, write=False))
+    assert not other.exists()
+    channel.close()
+    assert account.descriptors.taken == 0
+    USER.set(None)
+
+
 @pytest.mark.parametrize("where", [FD, FDSET])
 def test_a_descriptor_is_given_back_where_its_job_is_not_begun(where: dict[str, Any]) -> None:
     places, sets = Places(), FdSets()
@@ -76,7 +93,7 @@ def test_a_descriptor_is_given_back_where_its_job_is_not_begun(where: dict[str, 
     kept = Descriptor(os.open("/dev/null", os.O_WRONLY), places, 1000)
     places.take(1000, 2)
     sets.add(kept, 7, None)
-    opener = Opener(None, {"given": given}.get, sets.open, may_run=False, fd_files=True)
+    opener = Opener(Account(), None, {"given": given}.get, sets.open, may_run=False, fd_files=True)
     before = descriptors(os.getpid())
     opening = Running(opener.open(where, write=True))
     with pytest.raises(QMPError, match="too many"):
