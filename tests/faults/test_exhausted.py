@@ -156,13 +156,13 @@ def test_too_many_mappings(start_memd: Callable[..., Server]) -> None:
         refusal = next((error(answer) for answer in answers if "error" in answer), "")
         made += sum("return" in answer for answer in answers)
     assert refusal.endswith("Cannot allocate memory")
-    assert monitor.execute("object-del", {"id": "m0"}) == {"return": {}}
-    assert monitor.execute("object-add", arguments(size=4096)) == {"return": {}}
     # Nor is there memory for an answer of megabytes, maybe; for others there is.
     listed = monitor.execute("query-memdev")
     assert "return" in listed or error(listed) == "Cannot allocate memory"
-    for number in range(1, 100):
+    # Some mappings that become free may be taken by the daemon's own allocators.
+    for number in range(100):
         assert monitor.execute("object-del", {"id": f"m{number}"}) == {"return": {}}
+    assert monitor.execute("object-add", arguments(size=4096)) == {"return": {}}
     assert len(monitor.execute("query-memdev")["return"]) == made - 99
     assert server.alive()
 
