@@ -528,6 +528,7 @@ ACTS = {
     "migrate-continue": "migration.go_on",
     "migrate-start-postcopy": "migration.hurry",
     "blockdev-del": "blocks.delete",
+    "blockdev-reopen": "reopening.reopen",
     "block_resize": "blocks.resize",
     "query-named-block-nodes": "blocks.nodes",
     "query-block": "drives.query",

@@ -65,7 +65,7 @@ FILES = {
 }
 """The drivers of files, and what each wants there."""
 
-_REMOTE = (
+REMOTE = (
     *("ftp", "ftps", "gluster", "http", "https", "iscsi", "nbd", "nfs", "nvme", "rbd", "ssh"),
 )
 """The drivers of images that are elsewhere: nobody is connected to, and they are empty."""
@@ -78,7 +78,7 @@ _OF_ANY_NODE = (
 )
 """The options that a node of any driver has."""
 
-DRIVERS = (*FILES, *_REMOTE, *_FILTERS, "raw", "qcow2", "null-co", "null-aio")
+DRIVERS = (*FILES, *REMOTE, *_FILTERS, "raw", "qcow2", "null-co", "null-aio")
 """Those that memd has."""
 
 PROBED = ""
@@ -234,6 +234,7 @@ class Node:
         auto: whether it is opened for reading first, as long as nobody writes.
         child: the node that has its bytes, or None.
         backing: the node that has what this one has not, or None.
+        alone: whether it is told to have none, whatever its image names.
         joined: whether it is one of the nodes that there are.
         above: the nodes that are told to stand on it, the first to do so first.
         owned: whether it stays until it is deleted by name.
@@ -249,7 +250,7 @@ class Node:
         on: what its file is on; see `Job.on`.
         alignments: of memory and of requests, in bytes; those below it count as it is opened.
         claims: the locks that its exports need.
-        locking: whether its file is locked.
+        locking: whether its file is locked (QAPI's `OnOffAuto`), None where it is not told.
         unmaps: whether zeroes are written to it by giving up blocks.
         shared: whether other processes may do anything with its file.
         bitmaps: its dirty bitmaps by their names, the oldest first.
@@ -264,7 +265,7 @@ class Node:
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.driver: str = options["driver"]
         self.claims: list[Locks] = []
-        self.locking: bool = options.get("locking") != "off"
+        self.locking: str | None = options.get("locking")
         self.unmaps: bool = options.get("discard") == "unmap" and "null" not in self.driver
         self.shared: bool = options.get("force-share", False)
         self.wanted: Locks = frozenset()
@@ -272,6 +273,7 @@ class Node:
         # Its file is not closed while it is being locked.
         self._at_file = threading.Lock()
         self.name = name
+        self.alone: bool = options.get("backing", self) is None
         self.read_only: bool = options.get("read-only", False)
         self.auto: bool = options.get("auto-read-only", False)
         self.filename = ""
@@ -383,6 +385,13 @@ class Node:
                     self.locked -= checked
                     raise
                 self.locked = wanted
+
+    def take(self, fd: int) -> None:
+        """Have another descriptor of its file in the place of its own. May wait."""
+        with self._at_file:
+            if self.fd >= 0:
+                change_locks(fd, frozenset(), self.locked, frozenset(), self.filename)
+                os.dup2(fd, self.fd, inheritable=False)
 
     def close(self) -> None:
         """Close its file. May wait."""
@@ -594,7 +603,7 @@ class Blocks:
         changed: dict[Node, Locks] = {}
         for node in self._nodes.values():
             now = wanted.get(node, frozenset())
-            if node.fd >= 0 and node.locking and not (node.wanted == now == node.locked):
+            if node.fd >= 0 and node.locking != "off" and not (node.wanted == now == node.locked):
                 node.wanted = now
                 changed[node] = now - node.locked if refuse else frozenset()
         if changed:
@@ -615,22 +624,15 @@ class Blocks:
         name = self._take_name(options.get("node-name"))
         if name in made:
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
-        for each in ("offset", "size"):
-            if options.get(each, 0) < 0:
-                raise QMPError(f"Value '{options[each]}' is out of range for parameter '{each}'")
-        if options.get("detect-zeroes") == "unmap" and options.get("discard") != "unmap":
-            raise QMPError(
-                "setting detect-zeroes to unmap is not allowed without setting discard operation"
-                " to unmap"
-            )
+        check_options(options)
         if options.get("force-share") and not options.get("read-only"):
             raise QMPError("force-share=on can only be used with read-only images")
         node = Node(name, {"cache": {}, **options})
         if driver == "throttle":
-            node.group = self._group(options["throttle-group"])
+            node.group = self.group(options["throttle-group"])
         if driver.startswith("null"):
             node.size = _sectors(options.get("size", _NULL_SIZE))
-        elif driver in _REMOTE:
+        elif driver in REMOTE:
             node.options = {k: v for k, v in options.items() if k not in _OF_ANY_NODE}
         elif driver not in FILES:
             node.child = self._plan_below(options["file"], node, node.read_only, made)
@@ -648,7 +650,8 @@ class Blocks:
         made[name] = node
         return node
 
-    def _group(self, name: str) -> ThrottleGroup:
+    def group(self, name: str) -> ThrottleGroup:
+        """The group of limits of that name; raises `QMPError` where there is none."""
         from memd.standin.tunable import ThrottleGroup
 
         found = self._tree.objects.get(name)
@@ -867,6 +870,34 @@ def conflict(node: Node, one: str, other: str, what: str = "write") -> QMPError:
     )
 
 
+def check_options(options: dict[str, Any]) -> None:
+    """Raise `QMPError` where options of a node are wrong whatever it is made of."""
+    for each in ("offset", "size"):
+        if options.get(each, 0) < 0:
+            raise QMPError(f"Value '{options[each]}' is out of range for parameter '{each}'")
+    if options.get("detect-zeroes") == "unmap" and options.get("discard") != "unmap":
+        raise QMPError(
+            "setting detect-zeroes to unmap is not allowed without setting discard operation"
+            " to unmap"
+        )
+
+
+@contextlib.contextmanager
+def held(nodes: list[Node], called: str = "Node") -> Iterator[None]:
+    """Have nodes stay, as they are in use.
+
+    Args:
+        called: the word of errors for them.
+    """
+    for node in nodes:
+        node.holds.append(called)
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.holds.remove(called)
+
+
 def check_depth(node: Node, overlays: int = 0) -> None:
     """Raise `QMPError` where too many nodes would be one below another.
 
@@ -931,7 +962,7 @@ def _filename(node: Node) -> str:
     if (
         node.driver in _FILTERS
         or below.child
-        or _other_backing(node)
+        or _is_overridden(node)
         or (node.options.keys() | below.options.keys()) - {"filename"}
     ):
         told = f"json:{json.dumps(_made_of(node))}"
@@ -939,12 +970,13 @@ def _filename(node: Node) -> str:
     return str(below.options.get("filename", f"{below.driver}://"))
 
 
-def _other_backing(node: Node) -> Node | None:
-    """Its backing node, where that is another than its image names."""
-    header, backing = node.header, node.backing
-    if header is None or backing is None or header.backing == backing.filename:
-        return None
-    return backing
+def _is_overridden(node: Node) -> bool:
+    """Whether its backing node is another than its image names."""
+    if node.header is None:
+        return False
+    if node.backing is None:
+        return node.alone and node.header.backing is not None
+    return node.header.backing != node.backing.filename
 
 
 def _made_of(node: Node) -> dict[str, JSON]:
@@ -952,8 +984,8 @@ def _made_of(node: Node) -> dict[str, JSON]:
     told = {"driver": node.driver, **node.options}
     if node.child is not None:
         told["file"] = _made_of(node.child)
-    if (backing := _other_backing(node)) is not None:
-        told["backing"] = _made_of(backing)
+    if _is_overridden(node):
+        told["backing"] = None if node.backing is None else _made_of(node.backing)
     return {name: told[name] for name in object_order(told)}
 
 
@@ -1025,7 +1057,7 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
             if node.driver == "qcow2":
                 read_header(node)
             else:
-                _cut(node)
+                node.size = part_of(node.size, node.offset, node.length)
             node.align()
         node.filename = _filename(node)
 
@@ -1056,13 +1088,18 @@ def _access(node: Node) -> int:
     return os.O_RDONLY if node.read_only else os.O_RDWR
 
 
+def open_image(path: str, read_only: bool, roots: Roots | None) -> int:
+    """Open an image's file; may wait. Raises `OSError`, or `QMPError` where it may not be."""
+    return open_path(encode_path(path), (os.O_RDONLY if read_only else os.O_RDWR) | _ACCESS, roots)
+
+
 def _open_file(node: Node, roots: Roots | None) -> None:
     path = node.options["filename"]
     if not path:
         raise QMPError(f"The '{node.driver}' block driver requires a file name")
     try:
         if node.given is None:
-            node.fd = open_path(encode_path(path), _access(node) | _ACCESS, roots)
+            node.fd = open_image(path, node.read_only, roots)
         found = os.fstat(node.fd)
         node.on = frozenset((number(found.st_mode, found.st_dev, found.st_rdev),))
     except OSError as error:
@@ -1099,22 +1136,26 @@ def measure(file: Node) -> None:
     file.facts["actual-size"] = found.st_blocks * 512
 
 
-def _cut(node: Node) -> None:
-    """A raw node may be a part of what is below it."""
-    if node.offset > node.size:
+def part_of(whole: int, offset: int, told: int | None) -> int:
+    """The size of a raw node, which may be a part of what is below it; raises `QMPError`.
+
+    Args:
+        whole: the size of what is below.
+        told: the size that it is told to have, None for all that there is.
+    """
+    if offset > whole:
         raise QMPError(
-            f"Offset ({node.offset}) cannot be greater than size of the containing file"
-            f" ({node.size})"
+            f"Offset ({offset}) cannot be greater than size of the containing file ({whole})"
         )
-    length = node.size - node.offset if node.length is None else node.length
-    if length > node.size - node.offset:
+    length = whole - offset if told is None else told
+    if length > whole - offset:
         raise QMPError(
-            f"The sum of offset ({node.offset}) and size ({length}) has to be smaller or equal to"
-            f" the  actual size of the containing file ({node.size})"
+            f"The sum of offset ({offset}) and size ({length}) has to be smaller or equal to"
+            f" the  actual size of the containing file ({whole})"
         )
-    if node.length is not None and length % _SECTOR:
+    if told is not None and length % _SECTOR:
         raise QMPError(f"Specified size is not multiple of {_SECTOR}")
-    node.size = _sectors(length)
+    return _sectors(length)
 
 
 def read_header(node: Node) -> None:

@@ -8,8 +8,8 @@ data is refused. Rules and texts were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from memd.standin.blocks import (
     Blocks,
     Node,
     check_depth,
+    held,
     measure,
     read_header,
     waits_for,
@@ -92,7 +93,7 @@ class Images:
         if node.fd < 0 or node.read_only:
             raise QMPError(f"Block node '{node.name}' is read-only")
         content = empty_image(options) if options["driver"] == "qcow2" else {}
-        with _held([node]):
+        with held([node]):
             await Job(lambda: _fill(node, content), on=waits_for([node]))
 
     async def _make(self, path: str, size: int, content: Content | None = None) -> None:
@@ -357,7 +358,7 @@ class Images:
         zeroed = args["sync"] == "full" and not fresh and not to.unmaps
         if zeroed and self._blocks.compat is not Compat.V10_0:
             images = [each.image for each in to.shown()]
-            with _held([node, to]):
+            with held([node, to]):
                 zeroed = not await Job(lambda: all(map(_is_zero, images)), on=waits_for(images))
         length, error = node.size if zeroed else 0, None
         if node.size != to.size:
@@ -457,7 +458,7 @@ class Images:
         files = [node.image for node in moved if not node.image.driver.startswith("null")]
         if not files:
             return
-        with _held([*moved, *others]):
+        with held([*moved, *others]):
             on = waits_for(files)
             full = await Job(lambda: next(filter(_has_data, files), None), on=on, heavy=True)
         if full is not None:
@@ -477,7 +478,7 @@ class Images:
         complaint = f"Could not change backing file to '{to}'"
         if image.header is None:
             raise QMPError(f"{complaint}: Operation not supported")
-        with _held([image]), refusing(complaint):
+        with held([image]), refusing(complaint):
             await self._name_backing(image, to, image.driver)
         self._blocks.rename(image)
 
@@ -568,18 +569,6 @@ def _bitmap_of_backup(node: Node, args: Args) -> Bitmap | None:
             f" '{sync}'"
         )
     return bitmap
-
-
-@contextmanager
-def _held(nodes: list[Node]) -> Iterator[None]:
-    """Have nodes stay, as they are in use."""
-    for node in nodes:
-        node.holds.append("Node")
-    try:
-        yield
-    finally:
-        for node in nodes:
-            node.holds.remove("Node")
 
 
 def _moved(node: Node, sync: str) -> list[Node]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from memd.standin.listeners import Listeners
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
+    from memd.standin.reopening import Reopening
     from memd.standin.snapshots import Snapshots
     from memd.standin.spice import Spice
     from memd.standin.tpms import Tpms
@@ -113,6 +114,13 @@ class StandIn:
         from memd.standin.images import Images
 
         return Images(self.blocks, self._tree)
+
+    @cached_property
+    def reopening(self) -> Reopening:
+        """Other options for block nodes."""
+        from memd.standin.reopening import Reopening
+
+        return Reopening(self.blocks, self._tree.host.roots)
 
     @cached_property
     def snapshots(self) -> Snapshots:
