@@ -529,6 +529,8 @@ ACTS = {
     "migrate-start-postcopy": "migration.hurry",
     "blockdev-del": "blocks.delete",
     "blockdev-reopen": "reopening.reopen",
+    "block-set-write-threshold": "blocks.set_threshold",
+    "block-latency-histogram-set": "drives.set_histograms",
     "block_resize": "blocks.resize",
     "query-named-block-nodes": "blocks.nodes",
     "query-block": "drives.query",

@@ -120,6 +120,7 @@ class Drive:
         writes: whether its device writes.
         follows: whether that depends on its medium.
         limits: what is told of the limits of throughput that were set.
+        histograms: what is told of how long requests take, where that is asked for.
         counted: what it counts as; None for a device's, which counts itself.
     """
 
@@ -138,6 +139,7 @@ class Drive:
         self.denies: Locks = frozenset()
         self.writes = False
         self.limits: dict[str, JSON] = {}
+        self.histograms: dict[str, JSON] = {}
         self.kept: dict[str, Any] = {}
         self.insert(node)
 
@@ -253,6 +255,7 @@ class Node:
         locking: whether its file is locked (QAPI's `OnOffAuto`), None where it is not told.
         unmaps: whether zeroes are written to it by giving up blocks.
         shared: whether other processes may do anything with its file.
+        threshold: the offset beyond which a write would be told, 0 for none.
         bitmaps: its dirty bitmaps by their names, the oldest first.
         wanted: the locks that its file is to have.
         locked: those that it has.
@@ -289,6 +292,7 @@ class Node:
         self.holds: list[str] = []
         self.header: Header | None = None
         self.drives: list[Drive] = []
+        self.threshold = 0
         self.bitmaps: dict[str, Bitmap] = {}
         self.group: ThrottleGroup | None = None
         self.cache: dict[str, bool] = {"direct": False, "no-flush": False, **options["cache"]}
@@ -674,11 +678,15 @@ class Blocks:
             name = f"#block{self._numbers:03}"
         else:
             check_name(name)
+        self.check_new(name)
+        return name
+
+    def check_new(self, name: str) -> None:
+        """Raise `QMPError` where something has that name."""
         if self.drive(name) is not None:
             raise QMPError(f"node-name={name} is conflicting with a device id")
         if name in self._nodes or name in self.making:
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
-        return name
 
     def check_free(self, node: Node) -> None:
         """Raise `QMPError` where a node above or a block job keeps others from it."""
@@ -691,6 +699,13 @@ class Blocks:
                 raise QMPError(
                     f"Node '{node.name}' is busy: node is used as backing hd of '{each.name}'"
                 )
+
+    def set_threshold(self, args: dict[str, Any]) -> None:
+        """`block-set-write-threshold`; raises `QMPError`."""
+        node = self.find(args["node-name"])
+        if node is None:
+            raise QMPError(f"Device '{args['node-name']}' not found")
+        node.threshold = args["write-threshold"]
 
     async def delete(self, args: dict[str, Any]) -> None:
         """`blockdev-del`.
@@ -839,7 +854,7 @@ class Blocks:
             "detect_zeroes": node.zeroes,
             "active": True,
             "backing_file_depth": 0 if flat else len([*node.shown()]) - 1,
-            "write_threshold": 0,
+            "write_threshold": node.threshold,
             "cache": {**node.cache, "writeback": True},
             **dict.fromkeys(LIMITS, 0),
         }

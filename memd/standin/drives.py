@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.kinds import FLASH
@@ -45,6 +46,17 @@ _COUNTS = (
 
 _MOST_TOLD = 1024
 """Nodes of which statistics are told below one drive or node."""
+
+_TIMED = {
+    "read": "rd_latency_histogram",
+    "write": "wr_latency_histogram",
+    "zap": "zone_append_latency_histogram",
+    "flush": "flush_latency_histogram",
+}
+"""What is told of how long requests of each kind take, in the order in which it is set."""
+
+_SETTING = ("boundaries", "boundaries-read", "boundaries-write", "boundaries-flush")
+"""Without any of these what was set is set no more."""
 
 _DISCARDS = ("discard-nb-ok", "discard-nb-failed", "discard-bytes-ok")
 
@@ -492,6 +504,7 @@ class Drives:
         for drive in [*self._blocks.drives]:
             row: dict[str, JSON]
             row = {"stats": _counts()} if drive.node is None else _statistics(drive.node, [])
+            row["stats"] |= drive.histograms
             row["stats"] |= {"account_invalid": True, "account_failed": True}
             if drive.user is not None:
                 row["qdev"] = drive.qdev
@@ -536,6 +549,25 @@ class Drives:
         if limits["iops-size"]:
             told["iops_size"] = limits["iops-size"]
         drive.limits = told
+
+    def set_histograms(self, args: Args) -> None:
+        """`block-latency-histogram-set`, in which nothing is ever counted; raises `QMPError`."""
+        drive = self._find(args)
+        told = {name: args.get(f"boundaries-{name}", args.get("boundaries")) for name in _TIMED}
+        if not {*_SETTING} & args.keys():
+            # One for zones alone has no effect of its own.
+            drive.histograms = {}
+            return
+        for name, bounds in told.items():
+            if bounds is None:
+                continue
+            bounds = [each % (1 << 64) for each in bounds]
+            if any(low >= high for low, high in pairwise((0, *bounds))):
+                raise QMPError(f"Device '{args['id']}' set {name} boundaries fail")
+            drive.histograms[_TIMED[name]] = {
+                "boundaries": bounds,
+                "bins": [0] * (len(bounds) + 1),
+            }
 
     def move_tray(self, args: Args, *, opened: bool) -> tuple[Event, ...]:
         """`blockdev-open-tray` or `blockdev-close-tray`; raises `QMPError`."""

@@ -48,6 +48,7 @@ _FORMATS = ("raw", "qcow2")
 _OF_BITMAP = ("incremental", "bitmap")
 """The modes in which a bitmap tells what is copied."""
 
+_MOST_WORKERS = (1 << 31) - 1
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE = 0o644
 _MOST_READ = 128 << 10
@@ -157,27 +158,45 @@ class Images:
         Raises:
             QMPError: one can't be done; the others are undone.
         """
+        mode = args.get("properties", {}).get("completion-mode", "individual")
+        for action in args["actions"]:
+            if mode == "grouped" and action["type"] not in ("blockdev-backup", "drive-backup"):
+                raise QMPError(
+                    f"Action '{action['type']}' does not support transaction property"
+                    f" completion-mode = {mode}"
+                )
         done = _Done({node: node.read_only for node in self._blocks.all()})
         try:
             try:
                 async for action in in_turns(args["actions"]):
                     await self._act(action["type"], action["data"], done)
+            except BaseException:
+                for backup in done.backups.values():
+                    backup.release()
+                raise
             finally:
                 for bitmap in done.claimed:
                     bitmap.busy = False
         except QMPError:
             for undo in reversed(done.undos):
                 undo()
-            await self._blocks.collect(*done.overlays)
+            await self._blocks.collect(*done.made)
             raise
         for data in done.removals:
             with suppress(QMPError):
                 # Another client may have deleted the node meanwhile.
                 self.bitmaps.remove(data)
         events: list[Event] = []
-        async for data in in_turns(done.backups):
-            events += await self.backup(data)
-        await self._blocks.collect(*done.overlays)
+        todo = [*done.backups.values()]
+        try:
+            while todo:
+                backup = todo.pop(0)
+                backup.release()
+                events += await self.backup(backup.args, backup.to)
+        finally:
+            for backup in todo:
+                backup.release()
+            await self._blocks.collect(*done.made)
         return tuple(events)
 
     async def _act(self, kind: str, data: Args, done: _Done) -> None:
@@ -187,12 +206,19 @@ class Images:
         elif kind == "blockdev-snapshot-sync":
             self._appended(await self._snapshot_sync(data), done)
         elif kind == "blockdev-backup":
-            _id, _node, bitmap = self._check_backup(data, self._blocks.named(data["target"]))
-            done.backups.append(data)
-            if bitmap is not None:
-                done.claim(bitmap)
+            await self._claim_backup(data, self._blocks.named(data["target"]), done)
+        elif kind == "drive-backup":
+            data, to = await self._new_target(data)
+            done.made.append(to)
+            await self._claim_backup(data, to, done)
+        elif kind == "blockdev-snapshot-internal-sync":
+            from memd.standin.snapshots import Snapshots
+
+            Snapshots(self._blocks, self.jobs, self._blocks.compat).make_of_node(data)
         elif kind == "block-dirty-bitmap-remove":
-            done.claim(self.bitmaps.free(data)[1])
+            bitmap = self.bitmaps.free(data)[1]
+            bitmap.busy = True
+            done.claimed.append(bitmap)
             done.removals.append(data)
         elif kind.startswith("block-dirty-bitmap-"):
             done.undos.append(self.bitmaps.change(kind.rpartition("-")[2], data))
@@ -212,8 +238,22 @@ class Images:
             for each in below.layers():
                 each.read_only = done.read_only.get(each, False)
 
-        done.overlays.append(overlay)
+        done.made.append(overlay)
         done.undos.append(undo)
+
+    async def _claim_backup(self, args: Args, to: Node, done: _Done) -> None:
+        """Keep what a backup will use from others until the actions are done.
+
+        Raises:
+            QMPError: there can't be such a backup.
+        """
+        id, node, _bitmap = self._check_backup(args, to)
+        await self._needs_no_copy(_moved(node, args["sync"]), node, to)
+        # Another client may have been quicker.
+        id, _node, bitmap = self._check_backup(args, to)
+        if id in done.backups:
+            raise QMPError(f"Job ID '{id}' already in use")
+        done.backups[id] = _Backup(args, to, bitmap)
 
     # Jobs
 
@@ -255,6 +295,7 @@ class Images:
         if top is base:
             raise QMPError("cannot commit an image into itself")
         id = self._id(args)
+        self._check_filter(args)
         active = top.image is node.image
         if active and "backing-file" in args:
             raise QMPError("'backing-file' specified, but 'top' is the active layer")
@@ -305,6 +346,7 @@ class Images:
             raise QMPError("backing file specified, but streaming the entire chain")
         self._check_job(node)
         id = self._id(args)
+        self._check_filter(args, "Could not create node: ")
         between = [*takewhile(lambda each: each is not base, node.chain())][1:]
         await self._needs_no_copy(between, node)
 
@@ -345,6 +387,7 @@ class Images:
         self._root(node)
         self._root(to)
         id = self._id(args)
+        self._check_filter(args)
         await self._needs_no_copy(_moved(node, args["sync"]), node, to)
 
         async def finish(pivots: bool) -> None:
@@ -378,6 +421,14 @@ class Images:
             raise QMPError("Source and target cannot be the same")
         for each in (to, node):
             self._check_job(each)
+        if args.get("compress") and to.driver != "qcow2":
+            raise QMPError("Compression is not supported for this drive ")
+        perf = args.get("x-perf", {})
+        if not 1 <= perf.get("max-workers", 1) <= _MOST_WORKERS:
+            raise QMPError(f"max-workers must be between 1 and {_MOST_WORKERS}")
+        if perf.get("max-chunk", 0) < 0:
+            raise QMPError("max-chunk must be zero (which means no limit) or positive")
+        self._check_filter(args, "Could not create node: ")
         if node.size != to.size:
             raise QMPError("Source and target image have different sizes")
         return self._id(args), node, bitmap
@@ -405,6 +456,14 @@ class Images:
         self, start: Callable[[Args, Node], Awaitable[tuple[Event, ...]]], args: Args
     ) -> tuple[Event, ...]:
         """Start a job whose target is an image that is made."""
+        args, made = await self._new_target(args)
+        try:
+            return await start(args, made)
+        finally:
+            await self._blocks.collect(made)
+
+    async def _new_target(self, args: Args) -> tuple[Args, Node]:
+        """Make the target of a job; gives its arguments, and the target."""
         self._id(args)
         node = self._source(args)
         if args["sync"] == "top" and node.image.backing is None:
@@ -412,10 +471,7 @@ class Images:
         kind, name = args.get("format", node.driver), args.get("node-name")
         backing = {"top": node.backing, "none": node}.get(args["sync"])
         made = await self._target(args["target"], kind, node.size, args, backing=backing, name=name)
-        try:
-            return await start(args, made)
-        finally:
-            await self._blocks.collect(made)
+        return args, made
 
     async def _target(
         self, path: str, kind: str, size: int, args: Args, *, backing: Node | None, name: str | None
@@ -438,6 +494,14 @@ class Images:
         named = {} if name is None else {"node-name": name}
         below = {"driver": "file", "filename": path}
         return await self._blocks.add({"driver": kind, **named, "file": below}, owned=False)
+
+    def _check_filter(self, args: Args, what: str = "") -> None:
+        """Raise `QMPError` where the node that a job has above its source can't be named so."""
+        if "filter-node-name" in args:
+            try:
+                self._blocks.check_new(args["filter-node-name"])
+            except QMPError as error:
+                raise QMPError(f"{what}{error.desc}") from None
 
     def _check_job(self, node: Node) -> None:
         if node.job is not None:
@@ -519,29 +583,43 @@ class Images:
         await self._blocks.collect(old)
 
 
+class _Backup:
+    """A backup of a transaction, which keeps others from its target and bitmap until it starts."""
+
+    def __init__(self, args: Args, to: Node, bitmap: Bitmap | None) -> None:
+        self.args = args
+        self.to = to
+        self._bitmap = bitmap
+        to.job = "backup"
+        if bitmap is not None:
+            bitmap.busy = True
+
+    def release(self) -> None:
+        """Keep nobody from them any more."""
+        self.to.job = None
+        if self._bitmap is not None:
+            self._bitmap.busy = False
+
+
 class _Done:
     """What the actions of a transaction have done.
 
     Attributes:
         read_only: the nodes that there were before, and which of them was not written to.
-        overlays: those of its snapshots.
-        backups, removals: the arguments of what is only done once all actions can be.
-        claimed: the bitmaps that these have until then.
+        made: the overlays of its snapshots, and the targets that it made.
+        backups: by the ids of their jobs, those that start once all actions can be done.
+        removals: the arguments of those of bitmaps, which come then, too.
+        claimed: the bitmaps that are removed then.
         undos: what takes back the others, the oldest first.
     """
 
     def __init__(self, read_only: dict[Node, bool]) -> None:
         self.read_only = read_only
-        self.overlays: list[Node] = []
-        self.backups: list[Args] = []
+        self.made: list[Node] = []
+        self.backups: dict[str, _Backup] = {}
         self.removals: list[Args] = []
         self.claimed: list[Bitmap] = []
         self.undos: list[Callable[[], None]] = []
-
-    def claim(self, bitmap: Bitmap) -> None:
-        """Keep others from a bitmap until the transaction ends."""
-        bitmap.busy = True
-        self.claimed.append(bitmap)
 
 
 def _bitmap_of_backup(node: Node, args: Args) -> Bitmap | None:
