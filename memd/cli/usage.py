@@ -108,13 +108,13 @@ What clients may take (docs/limits.md); sizes take k, M, G, T; 0 for no limit:
                       memd may have)
   --max-clients-per-user N
                       those of one user (default: three quarters of those that
-                      are not set aside for root and memd's own user)
+                      nobody else has; for root and memd's own user, all)
   --max-descriptors N
                       that clients have left, or were sent and have not read
                       (default: a quarter of those that memd may have)
   --max-descriptors-per-user N
                       those of one user's clients (default: half of those that
-                      are not set aside)
+                      nobody else has; as above)
   --max-objects N     objects (default: 0)
   --max-memory SIZE   bytes of all memory backends together (default: 0)
   --max-memory-per-user SIZE

@@ -10,6 +10,7 @@ from memd.commands.memdev import find_backend
 from memd.commands.template import store_of
 from memd.errors import QMPError, refusing
 from memd.json_types import JSON, JSONObject
+from memd.places import USER
 from memd.work import Job
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 """How files are opened; a FIFO would wait for who writes to it."""
 
+_MOST_OPEN = 4
+"""Descriptors that a template takes beside its memory's while it is made: of the only memory, of
+the store's file, where the stream is waited for, and of the stream."""
+
 
 async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-save`: make a template of a machine that stands, or will."""
@@ -27,9 +32,11 @@ async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
     from memd.pages.save import MachineSave
 
     store, name, host = store_of(daemon), args["name"], daemon.tree.host
-    memories = await _memories(daemon, args)
+    opens = len(args.get("memory", ())) + _MOST_OPEN
+    with daemon.tree.objects.account.charge_bytes(0, USER.get(), opens) as share:
+        memories = await _memories(daemon, args)
     version = args.get("qemu-version", "")
-    saving = MachineSave(store, name, args.get("base"), memories, version)
+    saving = MachineSave(store, name, share, args.get("base"), memories, version)
     emit, goes_on = daemon.machine.emit, False
     try:
         await Job(saving.begin)

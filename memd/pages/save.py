@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from memd.pages.manifest import Manifest
     from memd.pages.store import Store
     from memd.pages.writer import Writer
+    from memd.places import Share
 
 PATIENCE = 300.0
 """Seconds in which a machine has to begin to send, and then to go on."""
@@ -35,6 +36,7 @@ class MachineSave:
     Args:
         store: where it will be.
         name: what it will be called.
+        share: what it counts as until it is closed.
         base: a template that it is much like, or None.
         memories: the machine's, by the names of their blocks in its stream; "" for the only
             one there is. They are closed with `close`.
@@ -50,6 +52,7 @@ class MachineSave:
         self,
         store: Store,
         name: str,
+        share: Share,
         base: str | None,
         memories: Mapping[str, Memory],
         qemu_version: str = "",
@@ -63,6 +66,7 @@ class MachineSave:
         self._progress = Progress(name)
         # What is done by `close`.
         self._undo = ExitStack()
+        self._undo.callback(share.end)
         for memory in memories.values():
             self._undo.callback(memory.close)
 

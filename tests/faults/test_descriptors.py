@@ -20,7 +20,7 @@ import pytest
 from memd.client import Client, QMPError
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors
-from tests.differential.server import Server, qemu_system_memd, running
+from tests.differential.server import Server, memd_argv, qemu_system_memd, running
 
 BOUNDS = ("--max-descriptors", "40", "--max-descriptors-per-user", "20")
 OPEN = ("--max-clients", "200")
@@ -168,6 +168,42 @@ def test_those_of_what_is_kept(directory: Path) -> None:
                     client.execute(*NBD)
                     client.execute("nbd-server-stop")
         assert settle(lambda: held(server), lambda now: now <= before) <= before
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_those_of_a_template_that_is_made(directory: Path) -> None:
+    """Whatever number of files its memory is in, until it is made or given up."""
+    file, store = directory / "memory", directory / "store"
+    file.write_bytes(bytes(4096))
+    argv = [*memd_argv(), "--templates", str(store)]
+    with (
+        running("memd", argv, directory) as server,
+        Client(server.path, timeout=60) as client,
+    ):
+
+        def save(count: int) -> None:
+            memory = [{"block": f"b{each}", "filename": str(file)} for each in range(count)]
+            client.execute("x-template-save", {"name": f"t{count}", "memory": memory})
+
+        with pytest.raises(QMPError, match=r"Too many open files: .* are open for"):
+            save(220)
+        save(120)
+        # The stream of that one is waited for.
+        with pytest.raises(QMPError, match=r"Too many open files: .* are open for"):
+            save(119)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(store / "incoming" / "t120"))
+
+        def is_saved() -> bool:
+            try:
+                save(118)
+            except QMPError as refused:
+                if "Too many open files" not in refused.desc:
+                    raise
+                return False
+            return True
+
+        assert settle(is_saved, bool)
 
 
 def test_those_that_come_with_what_does_not_take_them(server: Server) -> None:
