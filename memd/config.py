@@ -258,19 +258,19 @@ class StartCommand(NamedTuple):
     """A command that an option stands for, run before the devices of the command line are made.
 
     Attributes:
-        command: its name; "drive", "default-drive", "drives", "flash", "logfile", "netdev",
-            "use-chardev" and "defer" are no client's.
+        command: its name, see `memd.commands.standin.AT_START`; not all are a client's.
         options: its arguments.
-        is_json: whether values have their types; else they are text.
-        where: the option and its argument as given, for messages.
+        where: the option and its argument as given, for messages; "" where the machine
+            has it by itself.
         failed: what is said to fail for want of it, after what is wrong, or "".
+        is_json: whether values have their types; else they are text.
     """
 
     command: str
     options: JSONObject
-    is_json: bool
-    where: str
+    where: str = ""
     failed: str = ""
+    is_json: bool = True
 
 
 class Global(NamedTuple):

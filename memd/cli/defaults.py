@@ -74,12 +74,12 @@ def default_parts(
         return
     for name, places in _DRIVES.items():
         if name not in names and machine in places:
-            yield StartCommand("default-drive", places[machine], True, "")
+            yield StartCommand("default-drive", places[machine])
     if "vga" not in names and machine in _DISPLAYS:
-        yield StartCommand("vga", {"type": _DISPLAYS[machine]}, True, "")
+        yield StartCommand("vga", {"type": _DISPLAYS[machine]})
     if names.isdisjoint(("net", "netdev", "nic")):
         for kind in _NETWORK:
-            yield StartCommand("net", {"pairs": [("type", kind)]}, True, "")
+            yield StartCommand("default-net", {"pairs": [("type", kind)]})
 
 
 def _named(given: Iterable[Given], drivers: Iterable[str]) -> set[str]:

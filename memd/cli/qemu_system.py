@@ -219,7 +219,8 @@ def _take(module: str, function: str, line: QemuCommandLine, given: Given) -> No
 def _audiodev(line: QemuCommandLine, given: Given) -> None:
     options, is_json = parse_either(given.value, line.config.compat, "driver")
     line.config.default_audio = False
-    line.config.startup.append(StartCommand("audiodev", options, is_json, given.where))
+    command = StartCommand("audiodev", options, given.where, is_json=is_json)
+    line.config.startup.append(command)
 
 
 _CARDS = {
@@ -251,7 +252,7 @@ def _audio(line: QemuCommandLine, given: Given) -> None:
     if card is not None:
         config.devices[-1].options["audiodev"] = id
     command = "default-audiodev" if card is None else "audiodev"
-    config.startup.append(StartCommand(command, options, False, given.where))
+    config.startup.append(StartCommand(command, options, given.where, is_json=False))
 
 
 def _mon(line: QemuCommandLine, given: Given) -> None:
@@ -322,13 +323,12 @@ def _vga(line: QemuCommandLine, given: Given) -> None:
     if given.value not in ("none", "std", "cirrus", "vmware", "virtio"):
         raise CommandLineError(f"unknown vga type: {given.value}")
     if given.value != "none":
-        line.config.startup.append(StartCommand("vga", {"type": given.value}, True, given.where))
+        line.config.startup.append(StartCommand("vga", {"type": given.value}, given.where))
 
 
 def _usbdevice(line: QemuCommandLine, given: Given) -> None:
     line.hardware.machine.set("usb", "on")
-    options = {"type": given.value}
-    line.config.startup.append(StartCommand("usb", options, True, given.where))
+    line.config.startup.append(StartCommand("usb", {"type": given.value}, given.where))
 
 
 def _cpu(line: QemuCommandLine, given: Given) -> None:
@@ -433,10 +433,10 @@ FLAGS: dict[str, Take] = {
 """The options with an argument, and those without one."""
 
 _ORDER = (
-    *("flash", "add-fd", "audiodev", "default-audiodev", "spice", "logfile", "chardev-add"),
+    *("flash-chips", "add-fd", "audiodev", "default-audiodev", "spice", "logfile", "chardev-add"),
     *("object-add", "blockdev-add"),
     *("drive", "default-drive", "netdev_add", "netdev"),
-    *("nic", "net", "vga", "tpmdev", "use-chardev", "usb", "gdb", "vnc", "fsdev"),
+    *("nic", "net", "default-net", "vga", "tpmdev", "port", "usb", "gdb", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
 
@@ -499,7 +499,7 @@ def _register_nulls(config: Config) -> None:
             config.chardevs.remove(each)
             null: JSONObject = {"type": "null", "data": {}}
             config.startup[:0] = [
-                StartCommand("chardev-add", {"id": id, "backend": backend}, True, each.where)
+                StartCommand("chardev-add", {"id": id, "backend": backend}, each.where)
                 for id, backend in with_mux(each.id, null, each.mux)
             ]
 
@@ -508,11 +508,11 @@ def _use_drives(config: Config) -> None:
     """Have the machine take its own drives once all are there."""
     flash = config.machine_values.keys() & FLASH
     shown = config.preconfig and config.machine.type in ("pc", "q35")
-    asking = ("drive", "default-drive", "use-chardev", "vga", "nic", "net", "usb")
+    asking = ("drive", "default-drive", "port", "vga", "nic", "net", "default-net", "usb")
     if shown or flash or any(each.command in asking for each in config.startup):
-        config.making = StartCommand("drives", {}, True, "")
+        config.making = StartCommand("own-devices", {})
     if shown:
-        config.startup.append(StartCommand("flash", {}, True, ""))
+        config.startup.append(StartCommand("flash-chips", {}))
 
 
 def _named_chardev(config: Config, spec: str) -> Chardev:
@@ -560,7 +560,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     apply_options(given, OPTIONS | FLAGS, line)
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
-    if config.preconfig and config.incoming is not None and config.incoming.command != "defer":
+    if config.preconfig and config.incoming is not None and config.incoming.command == "incoming":
         raise CommandLineError("'preconfig' supports '-incoming defer' only")
     hardware.machine.check_type(config.compat)
     _set_clock(line)
@@ -587,7 +587,7 @@ def _moment(command: StartCommand) -> int:
     """When an option is acted on, by its place in `_ORDER`."""
     # The character device of a port is made with the port.
     of_port = command.command == "chardev-add" and command.failed
-    return _ORDER.index("use-chardev" if of_port else command.command)
+    return _ORDER.index("port" if of_port else command.command)
 
 
 def _check_cpu(line: QemuCommandLine) -> None:

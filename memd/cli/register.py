@@ -57,7 +57,7 @@ def take_netdev(line: QemuCommandLine, given: Given) -> None:
 def take_network(line: QemuCommandLine, given: Given) -> None:
     """Take `-nic` or `-net`: a backend, a device that the machine makes, or both."""
     opts = line.parse(_NETWORKS[given.name], given)
-    _register(line, given, given.name, {"pairs": opts.with_id()}, False)
+    _register(line, given, given.name, {"pairs": opts.with_id()})
 
 
 def _register(
@@ -68,7 +68,7 @@ def _register(
     is_json: bool = True,
     failed: str = "",
 ) -> None:
-    line.config.startup.append(StartCommand(command, options, is_json, given.where, failed))
+    line.config.startup.append(StartCommand(command, options, given.where, failed, is_json))
 
 
 _IMAGES = {
@@ -86,7 +86,7 @@ def take_drive(line: QemuCommandLine, given: Given) -> None:
         options = {name: "on" if value is None else value for name, value in pairs(given.value)}
     else:
         options = {"file": given.value, **_IMAGES[given.name]}
-    _register(line, given, "drive", options, False)
+    _register(line, given, "drive", options)
 
 
 def take_vnc(line: QemuCommandLine, given: Given) -> None:
@@ -232,10 +232,10 @@ def _device_of(path: str) -> str:
 
 def take_incoming(line: QemuCommandLine, given: Given) -> None:
     """Take `-incoming`: how a machine is awaited that migrates; raises `QMPError`."""
-    value, command = given.value, "migrate-incoming"
+    value, command = given.value, "incoming"
     options: JSONObject = {}
     if value == "defer":
-        command = "defer"
+        command = "incoming-later"
     elif value.startswith("{"):
         from memd.cli.json_argument import parse_json_argument
 
@@ -246,7 +246,7 @@ def take_incoming(line: QemuCommandLine, given: Given) -> None:
         raise QMPError(f"Parameter 'channel-type' does not accept value '{value}'")
     else:
         raise QMPError("Parameter 'channel-type' is missing")
-    line.config.incoming = StartCommand(command, options, True, given.where)
+    line.config.incoming = StartCommand(command, options, given.where)
 
 
 def take_object(line: QemuCommandLine, given: Given) -> None:
@@ -338,7 +338,7 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
     id = f"{given.name}{number}"
     use = {"id": id, "port": given.name, "number": number}
     if value.startswith("chardev:"):
-        _register(line, given, "use-chardev", {**use, "id": value.removeprefix("chardev:")})
+        _register(line, given, "port", {**use, "id": value.removeprefix("chardev:")})
         return
     failed = f"could not connect {given.name} device to character backend '{given.value}'"
     with located(given.where, failed):
@@ -347,7 +347,7 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
         # The human monitor has it, too.
         opts.pairs.append(("mux", "on"))
     _add(line, id, opts, given, failed)
-    _register(line, given, "use-chardev", use)
+    _register(line, given, "port", use)
 
 
 def _address(line: QemuCommandLine, id: str, text: str) -> Opts:

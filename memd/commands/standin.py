@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from types import CoroutineType
@@ -212,86 +212,64 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
     Raises:
         QMPError: it can't be.
     """
-    standin = standin_of(daemon)
-    command, options, is_json, where, _failed = start
-    if command == "add-fd":
-        daemon.fdsets.add_inherited(options["added"])
-    elif command == "logfile":
-        await standin.chardevs.make_log(options["logfile"], append=options["logappend"])
-    elif command == "use-chardev":
-        _use_port(daemon, standin, **options)
-    elif command == "defer":
-        pass
-    elif command == "migrate-incoming":
-        await migration.incoming_at_start(daemon, daemon.schema.checker(command)(options))
-    elif command == "chardev-add":
-        made = await standin.chardevs.make(options, inherited)
-        if "pty" in made:
-            # Who has started a QEMU with a terminal reads there which one it is.
-            with contextlib.suppress(OSError):
-                print(
-                    f"char device redirected to {made['pty']} (label {options['id']})", flush=True
-                )
-    elif command == "vnc":
-        await standin.vnc.open(options)
-    elif command in ("audiodev", "default-audiodev"):
-        audiodev = _audiodev(daemon, options, is_json=is_json)
-        if command == "audiodev":
-            standin.audiodevs.add(audiodev)
-    elif command == "spice":
-        await standin.spice.open(options)
-    elif command == "tpmdev":
-        standin.tpms.add(options)
-    elif command == "fsdev":
-        standin.fsdevs.add(options)
-    elif command == "flash":
-        from memd.standin.flash import add_chips
-
-        add_chips(daemon.machine, standin)
-    elif command == "drives":
-        from memd.standin.flash import plug_flash
-
-        config = daemon.config
-        daemon.machine.asked += (*standin.drives.asked(), *standin.netdevs.asked())
-        plug_flash(daemon.machine, standin, config.machine_values, config.report.program)
-        await standin.blocks.relock()
-    elif command == "gdb":
-        if daemon.config.machine.type == "none":
-            raise QMPError("gdbstub: meaningless to attach gdb to a machine without any CPU.")
-        standin.chardevs.use("gdb", changeable=False)
-    elif command in _ASKED:
-        _ask_for(daemon, command, options["type"])
-    elif command in ("netdev", "nic", "net"):
-        _add_network(daemon, standin, command, options["pairs"], own=is_json)
-    elif command == "default-drive":
-        await standin.drives.add_default(options, partial(daemon.typed, "blockdev-add"))
-    elif command == "drive":
-        await _add_drive(daemon, standin, options, where)
-    else:
-        checked = options if is_json else daemon.typed(command, options)
-        checked = daemon.schema.checker(command)(checked)
-        if command == "object-add":
-            await daemon.tree.objects.create(checked)
-        elif command == "netdev_add":
-            standin.netdevs.add(checked, inherited)
-        else:
-            await blockdev_add(daemon, checked)
+    done = AT_START[start.command](daemon, standin_of(daemon), start)
+    if done is not None:
+        await done
 
 
-def _audiodev(daemon: Daemon, options: JSONObject, *, is_json: bool) -> JSONObject:
-    """The options of an audio backend, checked; raises `QMPError`.
+async def _add_chardev(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
+    made = await standin.chardevs.make(start.options, inherited)
+    if "pty" in made:
+        # Who has started a QEMU with a terminal reads there which one it is.
+        with contextlib.suppress(OSError):
+            id = start.options["id"]
+            print(f"char device redirected to {made['pty']} (label {id})", flush=True)
 
-    Args:
-        is_json: whether values have their types; else they are text.
-    """
+
+def _add_flash_chips(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
+    from memd.standin.flash import add_chips
+
+    add_chips(daemon.machine, standin)
+
+
+async def _add_own_devices(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
+    """Have the machine take the devices that it makes itself, once all are asked for."""
+    from memd.standin.flash import plug_flash
+
+    config = daemon.config
+    daemon.machine.asked += (*standin.drives.asked(), *standin.netdevs.asked())
+    plug_flash(daemon.machine, standin, config.machine_values, config.report.program)
+    await standin.blocks.relock()
+
+
+def _use_gdb(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
+    if daemon.config.machine.type == "none":
+        raise QMPError("gdbstub: meaningless to attach gdb to a machine without any CPU.")
+    standin.chardevs.use("gdb", changeable=False)
+
+
+def _checked(daemon: Daemon, start: StartCommand) -> JSONObject:
+    """The arguments of a client's command, checked; raises `QMPError`."""
+    command, options = start.command, start.options
+    typed = options if start.is_json else daemon.typed(command, options)
+    return daemon.schema.checker(command)(typed)
+
+
+def _audiodev(daemon: Daemon, start: StartCommand) -> JSONObject:
+    """The options of an audio backend, checked; raises `QMPError`."""
     from memd.qapi.check import check_object
     from memd.qapi.keyval import check_keyval
     from memd.qapi.types import ArrayType, ObjectType
 
     listed = daemon.schema.commands["query-audiodevs"].returns
     if not isinstance(listed, ArrayType) or not isinstance(listed.element, ObjectType):
-        return options
-    return (check_object if is_json else check_keyval)(listed.element, options)
+        return start.options
+    return (check_object if start.is_json else check_keyval)(listed.element, start.options)
+
+
+def _check_audiodev(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
+    """The backend of sound cards that name none: it is not listed."""
+    _audiodev(daemon, start)
 
 
 _ASKED = {
@@ -308,10 +286,11 @@ _ASKED = {
 _ISA_DISPLAYS = {"std": "isa-vga", "cirrus": "isa-cirrus-vga"}
 
 
-def _ask_for(daemon: Daemon, slot: str, name: str) -> None:
+def _ask_for(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
     """Have the machine make a device; raises `QMPError`."""
     from memd.devices.machine import Asked
 
+    slot, name = start.command, start.options["type"]
     known = _ASKED[slot]
     if slot == "vga" and daemon.config.machine.type == "isapc":
         known = _ISA_DISPLAYS
@@ -321,21 +300,17 @@ def _ask_for(daemon: Daemon, slot: str, name: str) -> None:
         raise QMPError(f"could not add USB device '{name}'")
 
 
-def _add_network(
-    daemon: Daemon, standin: StandIn, option: str, pairs: Sequence[tuple[str, str]], *, own: bool
-) -> None:
-    """Add what `-netdev`, `-nic` or `-net` asks for.
-
-    Args:
-        option: which of them; what `-net` asks for is on the first hub.
-        pairs: keys and values in the order written.
-        own: whether the machine has it by itself: that need not be checked, which takes
-            the schema.
+def _add_network(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
+    """Add what `-netdev`, `-nic` or `-net` asks for, the last on the first hub.
 
     Raises:
         QMPError: it can't be.
     """
+    pairs: Sequence[tuple[str, str]] = start.options["pairs"]
     netdevs, given = standin.netdevs, dict(pairs)
+    # What the machine has by itself need not be checked, which takes the schema.
+    own = start.command == "default-net"
+    option = "net" if own else start.command
     device: JSONObject = {}
     if option == "nic":
         if given.get("type") == "none":
@@ -385,7 +360,7 @@ _MOST_SERIAL = 4
 """Serial ports of a machine; a command line may have more."""
 
 
-def _use_port(daemon: Daemon, standin: StandIn, id: str, port: str, number: int) -> None:
+def _use_port(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
     """A serial or parallel port is on a character device, if the machine has so many.
 
     Raises:
@@ -393,6 +368,7 @@ def _use_port(daemon: Daemon, standin: StandIn, id: str, port: str, number: int)
     """
     from memd.devices.machine import Asked
 
+    id, port, number = (start.options[name] for name in ("id", "port", "number"))
     machine = daemon.config.machine.type
     there = machine not in ("none", "x-remote") and number < _MOST_SERIAL
     if machine == "microvm":
@@ -407,16 +383,49 @@ def _use_port(daemon: Daemon, standin: StandIn, id: str, port: str, number: int)
         daemon.machine.asked.append(Asked(port, f"isa-{port}"))
 
 
-async def _add_drive(daemon: Daemon, standin: StandIn, options: JSONObject, where: str) -> None:
+async def _add_drive(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
     from memd.config import DeviceOption
 
     typed = partial(daemon.typed, "blockdev-add")
-    kind, name = await standin.drives.add(dict(options), typed)
+    kind, name = await standin.drives.add(dict(start.options), typed)
     if kind == "virtio":
         device = {"driver": "virtio-blk-pci", "drive": name}
-        standin.devices_of_drives.append(DeviceOption(where, False, device))
+        standin.devices_of_drives.append(DeviceOption(start.where, False, device))
     if standin.drives.flash.keys() & daemon.config.machine_values.keys():
         raise QMPError("clashes with -machine")
+
+
+AT_START: dict[str, Callable[[Daemon, StandIn, StartCommand], Awaitable[object] | None]] = {
+    "add-fd": lambda daemon, its, start: daemon.fdsets.add_inherited(start.options["added"]),
+    "audiodev": lambda daemon, its, start: its.audiodevs.add(_audiodev(daemon, start)),
+    "blockdev-add": lambda daemon, its, start: blockdev_add(daemon, _checked(daemon, start)),
+    "chardev-add": _add_chardev,
+    "default-audiodev": _check_audiodev,
+    "default-drive": lambda daemon, its, start: its.drives.add_default(
+        start.options, partial(daemon.typed, "blockdev-add")
+    ),
+    "drive": _add_drive,
+    "flash-chips": _add_flash_chips,
+    "fsdev": lambda daemon, its, start: its.fsdevs.add(start.options),
+    "gdb": _use_gdb,
+    "incoming": lambda daemon, its, start: migration.incoming_at_start(
+        daemon, daemon.schema.checker("migrate-incoming")(start.options)
+    ),
+    "incoming-later": lambda daemon, its, start: None,
+    "logfile": lambda daemon, its, start: its.chardevs.make_log(
+        start.options["logfile"], append=start.options["logappend"]
+    ),
+    **dict.fromkeys(("netdev", "nic", "net", "default-net"), _add_network),
+    "netdev_add": lambda daemon, its, start: its.netdevs.add(_checked(daemon, start), inherited),
+    "object-add": lambda daemon, its, start: daemon.tree.objects.create(_checked(daemon, start)),
+    "own-devices": _add_own_devices,
+    "port": _use_port,
+    "spice": lambda daemon, its, start: its.spice.open(start.options),
+    "tpmdev": lambda daemon, its, start: its.tpms.add(start.options),
+    **dict.fromkeys(_ASKED, _ask_for),
+    "vnc": lambda daemon, its, start: its.vnc.open(start.options),
+}
+"""What is done for an option at the start, by `StartCommand.command`."""
 
 
 async def cont(daemon: Daemon, args: JSONObject) -> JSON:

@@ -200,7 +200,7 @@ class StandIn:
         """Tell of what may not be meant so, once the machine is made."""
         config = self._host.config
         # About a network that the machine has by itself nothing is said.
-        own = any(each.command == "net" and each.is_json for each in config.startup)
+        own = any(each.command == "default-net" for each in config.startup)
         if "netdevs" in vars(self) and not own:
             for each in self.netdevs.warnings():
                 self._warn(each)
