@@ -415,7 +415,6 @@ class App:
         """Free everything. A step that fails is logged and stops no other."""
         manager, metrics, templates = self._manager, self._metrics, self._daemon.templates
         pools, audit, standin = self._pools, self._audit, self._daemon.standin
-        chardevs = vars(standin).get("chardevs") if standin else None
         steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (
             manager.stopping if manager else None,
             self._ports.stop,
@@ -433,7 +432,7 @@ class App:
             self._daemon.fdsets.close,
             self._roots.close if self._roots else None,
             # They may wait for a file system, but not for long.
-            (lambda: self._hub.in_thread(chardevs.end, END_PATIENCE)) if chardevs else None,
+            (lambda: self._hub.in_thread(standin.end, END_PATIENCE)) if standin else None,
             (lambda: self._hub.in_thread(audit.close, END_PATIENCE)) if audit else None,
         )
         for step in steps:

@@ -263,6 +263,11 @@ class StandIn:
             if name in vars(self):
                 await getattr(self, name).close()
 
+    def end(self) -> None:
+        """Remove the sockets and links of character devices: the process ends. May wait."""
+        if "chardevs" in vars(self):
+            self.chardevs.end()
+
     async def add_device(self, machine: Machine, args: dict[str, JSON]) -> None:
         """`device_add` of a type that memd has no part for, or of an alias.
 
