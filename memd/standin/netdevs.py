@@ -115,7 +115,7 @@ class Netdev(Client):
     def told(self) -> str:
         if self.type == "user":
             restricted = "on" if self.options.get("restrict") else "off"
-            return f"net={_network(self.options.get('net', '10.0.2.0'))},restrict={restricted}"
+            return f"net={_network(self.options.get('net', '10.0.2.0/24'))},restrict={restricted}"
         if self.type == "socket":
             for name in ("mcast", "udp"):
                 if name in self.options:
@@ -291,6 +291,8 @@ class Netdevs:
         elif kind == "user":
             for each in args.get("hostfwd", ()):
                 _check_forwarding(each["str"], self._compat)
+            if "net" in args:
+                _network(args["net"])
         elif kind == "dgram":
             _check_datagrams(args.get("local"), args.get("remote"))
         elif kind == "vhost-vdpa" and not {"vhostdev", "vhostfd"} & args.keys():
@@ -497,11 +499,16 @@ def _check_forwarding(rule: str, compat: Compat) -> None:
 
 
 def _is_address(text: str) -> bool:
-    """Whether it is an IPv4 address as C reads one, or "" for any."""
+    """Whether it is an IPv4 address, or "" for any."""
+    return not text or _address(text) is not None
+
+
+def _address(text: str) -> int | None:
+    """An IPv4 address as C reads one, None for what is none."""
     try:
-        return not text or len(socket.inet_aton(text)) > 0
+        return int.from_bytes(socket.inet_aton(text), "big")
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _port(text: str) -> int:
@@ -538,9 +545,36 @@ def _is_multicast(host: str) -> bool:
 
 
 def _network(text: str) -> str:
-    from ipaddress import ip_interface
+    """The address of an IPv4 network, which may have a mask or its length; raises `QMPError`."""
+    first, slash, rest = text.partition("/")
+    address = _address(first)
+    if address is None:
+        raise QMPError("Failed to parse netmask")
+    if not slash:
+        length = next(length for prefix, bits, length in _LENGTHS if address >> bits == prefix)
+    elif rest and not re.fullmatch(r"\s*[+-]?[0-9]+", rest, re.ASCII):
+        mask = _address(rest)
+        if mask is None:
+            raise QMPError("Failed to parse netmask (trailing chars)")
+        return socket.inet_ntoa((address & mask).to_bytes(4, "big"))
+    else:
+        length = _length(rest)
+    return socket.inet_ntoa((address >> (32 - length) << (32 - length)).to_bytes(4, "big"))
 
-    try:
-        return str(ip_interface(text).network.network_address)
-    except ValueError:
-        return text
+
+_LENGTHS = (
+    *((0xAC1, 20, 12), (0xC0A8, 16, 16)),
+    *((0b0, 31, 8), (0b10, 30, 16), (0b11, 30, 24)),
+)
+"""Of networks without a mask: what their address begins with, above how many bits, and how many
+bits the mask has. Private ones are first, then the classes."""
+
+
+def _length(digits: str) -> int:
+    """The length of a mask, which C keeps 32 bits of; raises `QMPError`."""
+    # Of more digits, those which overflow 64 bits, C makes the largest number.
+    number = int(digits) if digits and len(digits) < 4000 else 0
+    number = number & 0xFFFFFFFF if abs(number) < 1 << 63 else 0
+    if not 4 <= number <= 32:
+        raise QMPError("Invalid netmask provided (must be in range 4-32)")
+    return number

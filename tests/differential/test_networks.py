@@ -75,6 +75,21 @@ def test_devices_and_backends_come_and_go(directory: Path) -> None:
         go(pair, [word("info network"), *steps])
 
 
+NETWORKS = (
+    *("abc", "", "/24", "10.0.3.7/", "10.0.3.7/x", "10.0.3.7/3", "10.0.3.7/33", "fec0::/64"),
+    *("10.0.3.0/255.0.255.0", "10.0.3.9/28", "10.0.3.7/ 24", "10.0.3.7/24 ", "10.0.3.7/0x18"),
+    *("172.17.5.4", "172.32.5.4", "192.168.9.9", "192.167.9.9", "1", "0x0a.1.2.3/4", "224.1.2.3"),
+    *("10.0.3.7/4294967320", "10.0.3.7/-4294967272", "10.0.3.7/99999999999999999999"),
+    "x" * 60_000,
+)
+
+
+def test_addresses_of_networks(directory: Path) -> None:
+    with standin_pair(directory, "-machine", "none") as pair:
+        for net in NETWORKS:
+            go(pair, [backend("n", net=net), without("n")])
+
+
 def test_hubs(directory: Path) -> None:
     options = (
         *("-machine", "pc", "-device", "qemu-xhci", "-netdev", "user,id=u", "-netdev"),
