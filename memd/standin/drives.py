@@ -13,6 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from memd.compat import Compat
 from memd.devices.kinds import FLASH
 from memd.devices.machine import Asked, Device
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
@@ -562,7 +563,8 @@ class Drives:
             if bounds is None:
                 continue
             bounds = [each % (1 << 64) for each in bounds]
-            if any(low >= high for low, high in pairwise((0, *bounds))):
+            fits = bounds or self._blocks.compat is Compat.V10_0
+            if not fits or any(low >= high for low, high in pairwise((0, *bounds))):
                 raise QMPError(f"Device '{args['id']}' set {name} boundaries fail")
             drive.histograms[_TIMED[name]] = {
                 "boundaries": bounds,
