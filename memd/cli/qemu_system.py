@@ -113,6 +113,18 @@ class QemuCommandLine(CommandLine):
         """The options in an argument, all of which the recorded QEMU has; raises `QMPError`."""
         return self.parse(self.known(given.name), given)
 
+    def register(
+        self,
+        given: Given,
+        command: str,
+        options: JSONObject,
+        is_json: bool = True,
+        failed: str = "",
+    ) -> None:
+        """Have an option acted on at the start; see `StartCommand`."""
+        start = StartCommand(command, options, given.where, failed, is_json)
+        self.config.startup.append(start)
+
     @property
     def catalogue(self) -> Catalogue:
         """The catalogue of the QEMU that is stood in for; raises `QMPError`."""
@@ -217,10 +229,8 @@ def _take(module: str, function: str, line: QemuCommandLine, given: Given) -> No
 
 
 def _audiodev(line: QemuCommandLine, given: Given) -> None:
-    options, is_json = parse_either(given.value, line.config.compat, "driver")
     line.config.default_audio = False
-    command = StartCommand("audiodev", options, given.where, is_json=is_json)
-    line.config.startup.append(command)
+    line.register(given, "audiodev", *parse_either(given.value, line.config.compat, "driver"))
 
 
 _CARDS = {
@@ -252,7 +262,7 @@ def _audio(line: QemuCommandLine, given: Given) -> None:
     if card is not None:
         config.devices[-1].options["audiodev"] = id
     command = "default-audiodev" if card is None else "audiodev"
-    config.startup.append(StartCommand(command, options, given.where, is_json=False))
+    line.register(given, command, options, is_json=False)
 
 
 def _mon(line: QemuCommandLine, given: Given) -> None:
@@ -323,12 +333,12 @@ def _vga(line: QemuCommandLine, given: Given) -> None:
     if given.value not in ("none", "std", "cirrus", "vmware", "virtio"):
         raise CommandLineError(f"unknown vga type: {given.value}")
     if given.value != "none":
-        line.config.startup.append(StartCommand("vga", {"type": given.value}, given.where))
+        line.register(given, "vga", {"type": given.value})
 
 
 def _usbdevice(line: QemuCommandLine, given: Given) -> None:
     line.hardware.machine.set("usb", "on")
-    line.config.startup.append(StartCommand("usb", {"type": given.value}, given.where))
+    line.register(given, "usb", {"type": given.value})
 
 
 def _cpu(line: QemuCommandLine, given: Given) -> None:

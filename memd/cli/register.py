@@ -38,7 +38,7 @@ _KINDS = ("file", "udp", "ringbuf", "mux", *_SPICE_CHARDEVS, *_DEVICES, *_ALIASE
 
 def take_blockdev(line: QemuCommandLine, given: Given) -> None:
     """Take `-blockdev`."""
-    _register(line, given, "blockdev-add", *parse_either(given.value, line.config.compat, "driver"))
+    line.register(given, "blockdev-add", *parse_either(given.value, line.config.compat, "driver"))
 
 
 def take_netdev(line: QemuCommandLine, given: Given) -> None:
@@ -49,7 +49,7 @@ def take_netdev(line: QemuCommandLine, given: Given) -> None:
         nested = kind in ("stream", "dgram")
     if nested:
         options, is_json = parse_either(given.value, line.config.compat, "type")
-        _register(line, given, "netdev_add", options, is_json)
+        line.register(given, "netdev_add", options, is_json)
     else:
         take_network(line, given)
 
@@ -57,18 +57,7 @@ def take_netdev(line: QemuCommandLine, given: Given) -> None:
 def take_network(line: QemuCommandLine, given: Given) -> None:
     """Take `-nic` or `-net`: a backend, a device that the machine makes, or both."""
     opts = line.parse(_NETWORKS[given.name], given)
-    _register(line, given, given.name, {"pairs": opts.with_id()})
-
-
-def _register(
-    line: QemuCommandLine,
-    given: Given,
-    command: str,
-    options: JSONObject,
-    is_json: bool = True,
-    failed: str = "",
-) -> None:
-    line.config.startup.append(StartCommand(command, options, given.where, failed, is_json))
+    line.register(given, given.name, {"pairs": opts.with_id()})
 
 
 _IMAGES = {
@@ -86,7 +75,7 @@ def take_drive(line: QemuCommandLine, given: Given) -> None:
         options = {name: "on" if value is None else value for name, value in pairs(given.value)}
     else:
         options = {"file": given.value, **_IMAGES[given.name]}
-    _register(line, given, "drive", options)
+    line.register(given, "drive", options)
 
 
 def take_vnc(line: QemuCommandLine, given: Given) -> None:
@@ -94,7 +83,7 @@ def take_vnc(line: QemuCommandLine, given: Given) -> None:
     opts = line.checked(given)
     options: JSONObject = dict(opts.with_id())
     options |= {name: opts.switch(name) or False for name in ("password", "sasl")}
-    _register(line, given, "vnc", options)
+    line.register(given, "vnc", options)
 
 
 _SPICE_KINDS = {
@@ -119,7 +108,7 @@ def take_spice(line: QemuCommandLine, given: Given) -> None:
         if each.command == "spice":
             each.options.update(options)
             return
-    _register(line, given, "spice", options)
+    line.register(given, "spice", options)
 
 
 def take_fsdev(line: QemuCommandLine, given: Given) -> None:
@@ -129,7 +118,7 @@ def take_fsdev(line: QemuCommandLine, given: Given) -> None:
     for name, value in (("fsdriver", opts.get("fsdriver")), ("id", opts.id)):
         if value is None:
             raise QMPError(f"fsdev: No {name} specified")
-    _register(line, given, "fsdev", opts.values(known))
+    line.register(given, "fsdev", opts.values(known))
 
 
 _NOT_FOR_FSDEV = ("mount_tag", "fmode", "dmode")
@@ -146,7 +135,7 @@ def take_virtfs(line: QemuCommandLine, given: Given) -> None:
         raise QMPError(f"duplicate or invalid fsdev id: {id}")
     line.ids["fsdev"].add(id)
     options = {name: value for name, value in opts.pairs if name not in _NOT_FOR_FSDEV}
-    _register(line, given, "fsdev", {**options, "id": id})
+    line.register(given, "fsdev", {**options, "id": id})
     device = {"driver": "virtio-9p-pci", "fsdev": id, "mount_tag": tag}
     line.config.devices.append(DeviceOption(given.where, False, device))
 
@@ -168,7 +157,7 @@ def take_add_fd(line: QemuCommandLine, given: Given) -> None:
         if each.command == "add-fd":
             each.options["added"].append(added)
             return
-    _register(line, given, "add-fd", {"added": [added]})
+    line.register(given, "add-fd", {"added": [added]})
 
 
 def _kept(opts: Opts, name: str) -> int:
@@ -205,7 +194,7 @@ def take_tpmdev(line: QemuCommandLine, given: Given) -> None:
     for name in ("path", "cancel-path"):
         if opts.get(name) is not None:
             raise QMPError(f"Invalid parameter '{name}'")
-    _register(line, given, "tpmdev", dict(opts.with_id()))
+    line.register(given, "tpmdev", dict(opts.with_id()))
 
 
 def _no_host_tpm(path: str) -> QMPError:
@@ -262,7 +251,7 @@ def take_object(line: QemuCommandLine, given: Given) -> None:
     elif not is_json and any(key in HELP for key, value in pairs(given.value) if value is None):
         raise Answered(_properties(kind, line))
     else:
-        _register(line, given, "object-add", options, is_json)
+        line.register(given, "object-add", options, is_json)
 
 
 def _properties(kind: str, line: QemuCommandLine) -> str:
@@ -302,7 +291,7 @@ def take_chardev(line: QemuCommandLine, given: Given) -> None:
     if (kind in BACKENDS and not speaks) or kind not in (*BACKENDS, *_KINDS):
         log = _log(opts)
         if log:
-            _register(line, given, "logfile", log)
+            line.register(given, "logfile", log)
         line.monitors.add_parsed(_without(opts, *_LOG), given)
         return
     if opts.id is None:
@@ -338,7 +327,7 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
     id = f"{given.name}{number}"
     use = {"id": id, "port": given.name, "number": number}
     if value.startswith("chardev:"):
-        _register(line, given, "port", {**use, "id": value.removeprefix("chardev:")})
+        line.register(given, "port", {**use, "id": value.removeprefix("chardev:")})
         return
     failed = f"could not connect {given.name} device to character backend '{given.value}'"
     with located(given.where, failed):
@@ -347,7 +336,7 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
         # The human monitor has it, too.
         opts.pairs.append(("mux", "on"))
     _add(line, id, opts, given, failed)
-    _register(line, given, "port", use)
+    line.register(given, "port", use)
 
 
 def _address(line: QemuCommandLine, id: str, text: str) -> Opts:
@@ -381,7 +370,7 @@ def take_gdb(line: QemuCommandLine, given: Given) -> None:
     value = f"{given.value},wait=off,nodelay=on,server=on" if waits else given.value
     failed = "gdbstub: couldn't create chardev"
     _add_named(line, given._replace(value=value), "gdb", failed)
-    _register(line, given, "gdb", {})
+    line.register(given, "gdb", {})
 
 
 def _add_named(line: QemuCommandLine, given: Given, id: str, failed: str) -> None:
@@ -394,7 +383,7 @@ def _add_named(line: QemuCommandLine, given: Given, id: str, failed: str) -> Non
 def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given, failed: str = "") -> None:
     for name, backend in with_mux(id, _backend(opts), opts.switch("mux") or False):
         options = {"id": name, "backend": backend}
-        _register(line, given, "chardev-add", options, failed=failed)
+        line.register(given, "chardev-add", options, failed=failed)
 
 
 def _inet(opts: Opts, host: str, port: str) -> JSONObject:
