@@ -100,14 +100,12 @@ class Netdev(Client):
 
     Attributes:
         options: what it was given.
-        counted: what it counts as; None for one of the daemon's own.
         deletable: whether `netdev_del` takes it; one of `-net` stays.
     """
 
     def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Held]) -> None:
         super().__init__(id, type)
         self.options = options
-        self.counted: Share | None = None
         self.deletable = True
         self._fds = fds
 
@@ -149,7 +147,8 @@ class Netdevs:
         self._clients: list[Client] = []
         # The ports of each hub, by its number; the first ones first.
         self._hubs: dict[int, list[Netdev]] = {}
-        self._hub_shares: list[Share] = []
+        # What backends count as, and hubs, by their numbers; nothing the daemon's own.
+        self._shares: dict[Netdev | int, Share] = {}
         # How many devices have the addresses of which these are the last bytes.
         self._addresses: Counter[int] = Counter()
         # The devices that the machine makes, each with what it is connected to.
@@ -200,9 +199,10 @@ class Netdevs:
             raise
         options = {name: value for name, value in args.items() if name not in ("id", "type")}
         made = self._known[id] = Netdev(id, kind, options, fds)
-        made.counted = shares[0]
-        # A hub stays.
-        self._hub_shares += shares[1:]
+        self._shares[made] = shares[0]
+        if new_hub:
+            # It stays.
+            self._shares[args["hubid"]] = shares[1]
         self._clients.append(made)
         if kind == "hubport":
             self._hubs.setdefault(args["hubid"], []).append(made)
@@ -324,8 +324,9 @@ class Netdevs:
             self._forget(found)
 
     def _forget(self, netdev: Netdev) -> None:
-        if netdev.counted is not None:
-            netdev.counted.end()
+        share = self._shares.pop(netdev, None)
+        if share is not None:
+            share.end()
         netdev.disconnect()
         for ports in self._hubs.values():
             if netdev in ports:
@@ -335,9 +336,7 @@ class Netdevs:
         """Close every backend."""
         for each in self._known.values():
             each.close()
-            if each.counted is not None:
-                each.counted.end()
-        for share in self._hub_shares:
+        for share in self._shares.values():
             share.end()
 
     def set_link(self, args: dict[str, Any]) -> None:
