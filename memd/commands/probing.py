@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from memd.commands.daemon import Daemon
-from memd.commands.machine import accelerator_is_usable, query_target
+from memd.commands.machine import kvm_is_usable, query_target
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
@@ -100,7 +100,7 @@ def query_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> JSON:
 
 def query_accelerators(daemon: Daemon, args: JSONObject) -> JSON:
     """The accelerators, KVM only where this host has it, and the one in use (QEMU 11.1)."""
-    kvm = ["kvm"] if accelerator_is_usable("kvm") else []
+    kvm = ["kvm"] if kvm_is_usable() else []
     return {"enabled": daemon.accel, "present": [*kvm, "mshv", "qtest", "tcg"]}
 
 

@@ -235,7 +235,7 @@ def _open_unnamed(host: Host, directory: bytes, name: str) -> Backing:
             # The name would stay.
             raise libc.os_error(errno.EPERM)
         for _ in range(100):
-            entry.name = unnamed_prefix(name) + random_letters(6).encode()
+            entry.name = unnamed_prefix(name) + random_letters().encode()
             entry.path = directory + b"/" + entry.name
             try:
                 made, noted = host.create(entry, 0o600)
@@ -259,9 +259,9 @@ def unnamed_prefix(name: str) -> bytes:
     return b"qemu_back_mem." + name.replace("/", "_").encode() + b"."
 
 
-def random_letters(count: int) -> str:
-    """Letters and digits that nobody guesses."""
-    return "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(count))
+def random_letters() -> str:
+    """Six letters and digits that nobody guesses."""
+    return "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(6))
 
 
 def memfd(

@@ -665,8 +665,8 @@ def test_truncate() -> None:
 
 
 def test_random_letters() -> None:
-    assert len(files.random_letters(6)) == 6
-    assert files.random_letters(6) != files.random_letters(6)
+    assert len(files.random_letters()) == 6
+    assert files.random_letters() != files.random_letters()
 
 
 def test_a_file_of_huge_pages(
