@@ -113,7 +113,7 @@ class _Secure(urllib3.HTTPSConnectionPool):
         response_class = _Answer
 
 
-class Client:
+class HttpClient:
     """Makes requests to a source, and logs in where it asks for that.
 
     Args:
@@ -361,7 +361,7 @@ class WebSource(Source):
         blobs: the URL of a blob, but for its digest.
     """
 
-    def __init__(self, client: Client, blobs: str) -> None:
+    def __init__(self, client: HttpClient, blobs: str) -> None:
         self.url = client.url
         self._client = client
         self._blobs = blobs
@@ -383,7 +383,7 @@ class Http(WebSource):
 
     def __init__(self, url: str, patience: float = PATIENCE) -> None:
         self._base = url.rstrip("/")
-        super().__init__(Client(url, urlsplit(url).netloc, patience), f"{self._base}/blobs/")
+        super().__init__(HttpClient(url, urlsplit(url).netloc, patience), f"{self._base}/blobs/")
 
     def find(self, name: str) -> Version | None:
         data = self._client.find(f"{self._base}/names/{name}", name)

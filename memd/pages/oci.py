@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from memd.pages.http import PATIENCE, Client, WebSource
+from memd.pages.http import PATIENCE, HttpClient, WebSource
 from memd.pages.names import Version
 from memd.pages.sources import SourceError, Target, is_loopback
 
@@ -47,7 +47,7 @@ class Oci(WebSource, Target):
         registry = name if port is None else f"{name}:{port}"
         scheme = "http" if is_loopback(host) else "https"
         self._base = f"{scheme}://{registry}/v2/{repository}"
-        super().__init__(Client(url, registry, patience), f"{self._base}/blobs/sha256:")
+        super().__init__(HttpClient(url, registry, patience), f"{self._base}/blobs/sha256:")
 
     def find(self, name: str) -> Version | None:
         url = f"{self._base}/manifests/{name}"

@@ -39,7 +39,7 @@ _FIRST = 0x56
 _NO_ADDRESS = "00:00:00:00:00:00"
 
 
-class Client:
+class NetClient:
     """What may be connected to another one.
 
     Attributes:
@@ -51,7 +51,7 @@ class Client:
     def __init__(self, id: str, type: str) -> None:
         self.id = id
         self.type = type
-        self.peer: Client | None = None
+        self.peer: NetClient | None = None
 
     @property
     def told(self) -> str:
@@ -63,7 +63,7 @@ class Client:
         """Its line in `info network`."""
         return f"{self.id}: index=0,type={self.type},{self.told}"
 
-    def connect(self, other: Client) -> None:
+    def connect(self, other: NetClient) -> None:
         """Connect it with another one."""
         self.peer, other.peer = other, self
 
@@ -77,7 +77,7 @@ class Client:
 _VLANS = 4096
 
 
-class Nic(Client):
+class Nic(NetClient):
     """A network device.
 
     Attributes:
@@ -95,7 +95,7 @@ class Nic(Client):
         return f"model={self.model},macaddr={self.address}"
 
 
-class Netdev(Client):
+class Netdev(NetClient):
     """A network backend.
 
     Attributes:
@@ -144,7 +144,7 @@ class Netdevs:
         self._account = account
         # Backends and devices, in the order in which they came.
         self._known: dict[str, Netdev] = {}
-        self._clients: list[Client] = []
+        self._clients: list[NetClient] = []
         # The ports of each hub, by its number; the first ones first.
         self._hubs: dict[int, list[Netdev]] = {}
         # What backends count as, and hubs, by their numbers; nothing the daemon's own.
@@ -422,7 +422,7 @@ class Netdevs:
         Whatever is connected to a port of a hub is told there alone.
         """
         found = []
-        in_hubs: set[Client] = set()
+        in_hubs: set[NetClient] = set()
         for number, ports in reversed(self._hubs.items()):
             found.append(f"hub {number}")
             for port in reversed(ports):
@@ -440,7 +440,7 @@ class Netdevs:
         return found
 
 
-def _has_rx_filter(client: Client) -> TypeGuard[Nic]:
+def _has_rx_filter(client: NetClient) -> TypeGuard[Nic]:
     return isinstance(client, Nic) and client.model.startswith("virtio-net-")
 
 
