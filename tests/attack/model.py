@@ -509,7 +509,7 @@ class Attack:
         self._stuck.clear()
         self._mend()
         wanted = -signal.SIGKILL if number == signal.SIGKILL else 0
-        _see(process.wait(PATIENCE) == wanted, "the daemon ended otherwise")
+        _see(self._manager.wait() == wanted, "the daemon ended otherwise")
         self._drop_hostile()
         # Neither what was answered goes, nor does more stay than can.
         self.objects = {id: each for id, each in self.objects.items() if each.kept}
