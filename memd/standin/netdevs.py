@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -17,9 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from memd.compat import Compat
 from memd.devices.machine import Asked, Device
 from memd.errors import QMPError, device_not_found, is_identifier
-from memd.hostmem.sockets import UNIX_PATH_MAX
 from memd.json_types import JSON, JSONObject
-from memd.qapi.numbers import parse_int64
 from memd.standin.chardevs import Chardevs, Held, TakeFd
 
 if TYPE_CHECKING:
@@ -30,9 +27,6 @@ _FD_MEMBERS = ("fd", "fds", "vhostfd", "vhostfds")
 
 MAC = r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"
 """An address on the network."""
-
-_NUMBER = r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)"
-"""A port as C reads it; what follows is not looked at."""
 
 _OWN_ADDRESSES = "52:54:00:12:34:"
 _FIRST = 0x56
@@ -112,8 +106,10 @@ class Netdev(NetClient):
     @property
     def told(self) -> str:
         if self.type == "user":
+            from memd.standin.user_network import told_network
+
             restricted = "on" if self.options.get("restrict") else "off"
-            return f"net={_network(self.options.get('net', '10.0.2.0/24'))},restrict={restricted}"
+            return f"net={told_network(self.options)},restrict={restricted}"
         if self.type == "socket":
             for name in ("mcast", "udp"):
                 if name in self.options:
@@ -289,10 +285,9 @@ class Netdevs:
             if given != 1:
                 raise QMPError("exactly one of listen=, connect=, mcast= or udp= is required")
         elif kind == "user":
-            for each in args.get("hostfwd", ()):
-                _check_forwarding(each["str"], self._compat)
-            if "net" in args:
-                _network(args["net"])
+            from memd.standin.user_network import check
+
+            check(args, self._compat)
         elif kind == "dgram":
             _check_datagrams(args.get("local"), args.get("remote"))
         elif kind == "vhost-vdpa" and not {"vhostdev", "vhostfd"} & args.keys():
@@ -461,62 +456,6 @@ def _rx_filter(nic: Nic) -> JSON:
     }
 
 
-def _check_forwarding(rule: str, compat: Compat) -> None:
-    """Raise `QMPError` for what is no `[tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT`.
-
-    Since QEMU 11.1 it may be `unix:PATH-[ADDRESS]:PORT` as well.
-    """
-    protocol, *first = rule.split(":", 1)
-    if protocol == "unix" and compat is not Compat.V10_0:
-        path, *third = "".join(first).rsplit("-", 1)
-        wrong = [
-            (not third, "Missing - separator"),
-            (not path, "Missing unix socket path"),
-            (not path.startswith("/"), "unix socket path must be absolute"),
-            (len(os.fsencode(path)) >= UNIX_PATH_MAX, "Unix socket path is too long"),
-        ]
-    else:
-        host, *second = "".join(first).split(":", 1)
-        port, *third = "".join(second).split("-", 1)
-        wrong = [
-            (not first, "No : separators"),
-            (protocol not in ("", "tcp", "udp"), "Bad protocol name"),
-            (not second, "Missing : separator"),
-            (not _is_address(host), "Bad host address"),
-            (not third, "Bad host port separator"),
-            (not 0 <= _port(port) < 1 << 16, "Bad host port"),
-        ]
-    guest, *last = "".join(third).split(":", 1)
-    wrong += [
-        (not last, "Missing guest address"),
-        (not _is_address(guest), "Bad guest address"),
-        (not 0 < _port("".join(last)) < 1 << 16, "Bad guest port"),
-    ]
-    complaint = next((complaint for found, complaint in wrong if found), None)
-    if complaint is not None:
-        raise QMPError(f"Invalid host forwarding rule '{rule}' ({complaint})")
-
-
-def _is_address(text: str) -> bool:
-    """Whether it is an IPv4 address, or "" for any."""
-    return not text or _address(text) is not None
-
-
-def _address(text: str) -> int | None:
-    """An IPv4 address as C reads one, None for what is none."""
-    try:
-        return int.from_bytes(socket.inet_aton(text), "big")
-    except (OSError, ValueError):
-        return None
-
-
-def _port(text: str) -> int:
-    """The number at the start, -1 for none."""
-    match = re.match(_NUMBER, text)
-    number = None if match is None else parse_int64(match[0])
-    return -1 if number is None else number
-
-
 def _check_datagrams(local: JSONObject | None, remote: JSONObject | None) -> None:
     """Raise `QMPError` where the two addresses of a `dgram` backend do not go together."""
     if remote is not None and remote["type"] == "inet" and _is_multicast(remote["host"]):
@@ -541,39 +480,3 @@ def _is_multicast(host: str) -> bool:
         return IPv4Address(host).is_multicast
     except ValueError:
         return False
-
-
-def _network(text: str) -> str:
-    """The address of an IPv4 network, which may have a mask or its length; raises `QMPError`."""
-    first, slash, rest = text.partition("/")
-    address = _address(first)
-    if address is None:
-        raise QMPError("Failed to parse netmask")
-    if not slash:
-        length = next(length for prefix, bits, length in _LENGTHS if address >> bits == prefix)
-    elif rest and not re.fullmatch(r"\s*[+-]?[0-9]+", rest, re.ASCII):
-        mask = _address(rest)
-        if mask is None:
-            raise QMPError("Failed to parse netmask (trailing chars)")
-        return socket.inet_ntoa((address & mask).to_bytes(4, "big"))
-    else:
-        length = _length(rest)
-    return socket.inet_ntoa((address >> (32 - length) << (32 - length)).to_bytes(4, "big"))
-
-
-_LENGTHS = (
-    *((0xAC1, 20, 12), (0xC0A8, 16, 16)),
-    *((0b0, 31, 8), (0b10, 30, 16), (0b11, 30, 24)),
-)
-"""Of networks without a mask: what their address begins with, above how many bits, and how many
-bits the mask has. Private ones are first, then the classes."""
-
-
-def _length(digits: str) -> int:
-    """The length of a mask, which C keeps 32 bits of; raises `QMPError`."""
-    # Of more digits, those which overflow 64 bits, C makes the largest number.
-    number = int(digits) if digits and len(digits) < 4000 else 0
-    number = number & 0xFFFFFFFF if abs(number) < 1 << 63 else 0
-    if not 4 <= number <= 32:
-        raise QMPError("Invalid netmask provided (must be in range 4-32)")
-    return number

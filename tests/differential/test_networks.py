@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,41 @@ def test_addresses_of_networks(directory: Path) -> None:
     with standin_pair(directory, "-machine", "none") as pair:
         for net in NETWORKS:
             go(pair, [backend("n", net=net), without("n")])
+
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "ipv4": (True, False),
+    "ipv6": (True, False),
+    "net": ("10.0.2.0/24", "10.0.3.0/29", "10.0.2.0/30", "10.0.2.0/31", "10.0.2.0/32", "abc"),
+    "host": ("10.0.2.9", "10.0.3.3", "10.0.2.3", "10.0.2.15", "", "abc"),
+    "dns": ("10.0.2.2", "10.0.3.7", "1.1.1.1", "10.0.2", "abc"),
+    "dhcpstart": ("10.0.2.2", "10.0.2.9", "10.0.3.1", "1.1.1.1", "abc"),
+    "ipv6-prefix": ("fec0::", "fec1::1", "::", "abc"),
+    "ipv6-prefixlen": (-1, 0, 1, 63, 126, 127),
+    "ipv6-host": ("fec0::9", "fec1::9", "10.0.2.9", ""),
+    "ipv6-dns": ("fec1::9", "abc"),
+    "domainname": ("", "a", "é" * 128),
+    "hostname": ("", "h" * 255, "h" * 256),
+    "tftp-server-name": ("", "t" * 256),
+    "hostfwd": ([], [{"str": "x"}]),
+}
+
+
+def test_options_of_networks(directory: Path) -> None:
+    """Of several mistakes the same one is told."""
+    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    print(f"MEMD_SEED={seed}")
+    chance = random.Random(seed)
+    given: list[dict[str, Any]] = [
+        {name: value} for name, values in OPTIONS.items() for value in values
+    ]
+    for _ in range(150):
+        some = chance.sample(sorted(OPTIONS), chance.randint(2, 4))
+        given.append({name: chance.choice(OPTIONS[name]) for name in some})
+    with standin_pair(directory, "-machine", "none") as pair:
+        given += {"smb": "/", "smbserver": "x"}, {"ipv6-prefixlen": 0, "ipv6-host": "fec1::9"}
+        for options in given:
+            tell(pair, [backend("n", **options), without("n")])
 
 
 def test_hubs(directory: Path) -> None:
