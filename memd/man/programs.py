@@ -27,20 +27,27 @@ _SECTIONS = {
             "Sockets, and memory kept over a restart, that a service manager passes; see"
             " sd_listen_fds(3)."
         ),
+        "REGISTRY_AUTH_FILE, DOCKER_CONFIG": (
+            "Where the passwords of template sources are, see docs/templating.md."
+        ),
+        "SSL_CERT_FILE": "Certificate authorities to trust for template sources.",
         "NOTIFY_SOCKET, WATCHDOG_USEC, FDSTORE": (
-            "Where the service manager is told how memd is, and memory is kept; see sd_notify(3)."
+            "Where the service manager is told the state, and memory is kept; see sd_notify(3)."
         ),
     },
     "SIGNALS": {
         "SIGTERM, SIGINT, SIGHUP": "End memd, with status 0.",
         "SIGUSR1": (
-            "Under a service manager: read the files of TLS credentials anew, and give the"
-            " manager again all that it is to keep."
+            "Under a service manager: read the files of TLS credentials again, and store all memory"
+            " with the manager again."
         ),
     },
     "FILES": {
         "/run/memd/qmp.sock": "The default socket of root's memd.",
-        "$XDG_RUNTIME_DIR/memd/qmp.sock": "That of others.",
+        "$XDG_RUNTIME_DIR/memd/qmp.sock": "That of other users.",
+        "/etc/memd/memd.conf": (
+            "With the systemd unit: MEMD_OPTIONS=, the options, separated by blanks."
+        ),
     },
 }
 

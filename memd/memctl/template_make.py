@@ -33,10 +33,10 @@ _NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, err
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", metavar="FILE", help="the template; nothing may be there yet")
+    parser.add_argument("file", metavar="FILE", help="the template's file; must not exist yet")
     content = parser.add_mutually_exclusive_group(required=True)
     content.add_argument(
-        "--of", metavar="ID", help="with the present content of this backend, as of a stopped VM"
+        "--of", metavar="ID", help="with the content of this backend, such as a stopped machine's"
     )
     content.add_argument(
         "--size", metavar="SIZE", type=size, help="of this size: zeroes, or what --from has"
@@ -48,9 +48,9 @@ def prepare(parser: argparse.ArgumentParser) -> None:
         help="with --size: the content, a file or - for standard input; zeroes follow it",
     )
     parser.epilog = (
-        "FILE appears when it is whole, read-only, and only where nothing is. The daemon has to"
-        " run on this host, and to map it; then the lines with which QEMU and memd make clones of"
-        " it are printed. If anything goes wrong, nothing stays."
+        "FILE appears when it is complete, read-only, and must not exist yet. The daemon has to run"
+        " on this host, and maps the file; then the commands are printed with which QEMU and memd"
+        " make clones of it. On an error no file is left."
     )
 
 

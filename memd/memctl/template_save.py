@@ -31,15 +31,15 @@ _STREAM = {"fdname": "memd-template"}
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME", help="what the template is called")
+    parser.add_argument("name", metavar="NAME", help="the template's name")
     parser.add_argument(
         "--qmp", metavar="SOCKET", required=True, help="the machine's monitor, a UNIX socket"
     )
     parser.add_argument(
-        "--base", metavar="NAME", help="a template that it is much like: what differs is stored"
+        "--base", metavar="NAME", help="a similar template: only the differences are stored"
     )
     parser.add_argument(
-        "--of", metavar="ID", help="the backend of memd's that is its memory (default: found out)"
+        "--of", metavar="ID", help="the backend that is the machine's memory (default: found out)"
     )
     parser.epilog = (
         "The machine's memory has to be a backend of memd's, or a file, mapped with share=on. It is"

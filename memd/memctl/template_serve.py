@@ -27,8 +27,8 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--qmp",
         metavar="SOCKET",
-        help="a monitor of the machine's for memd alone: by it the machine is told where to wait,"
-        " unless URI says so, and recovered after a restart of memd",
+        help="a monitor of the machine for memd alone: memd uses it to set the machine up, unless"
+        " URI is given, and to recover it after a restart of memd",
     )
     parser.add_argument(
         "--page-size",

@@ -166,22 +166,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="OPT",
         action="append",
         default=[],
-        help="a word of memd's command line, as --option=--name --option=vm1",
+        help="an argument for memd; repeatable: --option=--name --option=vm1",
     )
-    add("--options", metavar="OPTS", default="", help="several of them, as a shell reads them")
-    add("--compat", metavar="RELEASE", help="as memd's")
-    add("--fault", metavar="FAULT", action="append", default=[], help="has something go wrong")
-    add("--catalogue", metavar="FILE", help="know what the QEMU has that it was recorded from")
+    add("--options", metavar="OPTS", default="", help="several of them, with a shell's quotes")
+    add("--compat", metavar="RELEASE", help="10.0 or 11.1, as for memd")
+    add("--fault", metavar="FAULT", action="append", default=[], help="inject a fault")
+    add("--catalogue", metavar="FILE", help="serve the commands and types of this recorded QEMU")
     add(
         "--unmodelled",
         choices=("refuse", "sample"),
-        help="know all of QEMU's commands; what those get that memd does not act on",
+        help="know all of QEMU's commands; how to answer those that memd does not implement",
     )
-    add("--replay", metavar="FILE", help="answer as a transcript has it")
-    add("--record", metavar="FILE", help="write a transcript of what is said")
+    add("--replay", metavar="FILE", help="answer from a transcript")
+    add("--record", metavar="FILE", help="write a transcript of the conversation")
     add("--server", metavar="CMD", help="start this instead of memd, with -qmp and a socket")
-    add("--connect", metavar="PATH", help="start nothing; the server is there")
-    add("--compare", metavar="FILE", help="fail unless what was said is what a transcript has")
+    add("--connect", metavar="PATH", help="use the server at this socket; start none")
+    add("--compare", metavar="FILE", help="fail unless the conversation is that of a transcript")
     add("--check-schema", action="store_true", help="fail if a message does not fit the schema")
     add("--log", metavar="FILE", help="where memd's log goes; else it is printed if CMD fails")
     add("command", nargs=argparse.REMAINDER, metavar="CMD", help=argparse.SUPPRESS)
