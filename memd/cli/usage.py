@@ -57,16 +57,16 @@ What there is at the start:
                       for --object, but without an id, and with [,count=N];
                       repeatable
   --pool-reserve SIZE
-                      host memory that refilling pools leaves free (default:
-                      512M)
+                      host memory that refilling leaves free (default: 512M)
   --commit strict|off
                       strict: refuse memory that may lack huge pages later,
                       which ends its users by SIGBUS (docs/choosing.md);
                       default: off
 
 The memory side of a machine, without a guest (docs/memory-devices.md):
-  --machine TYPE      q35, pc, virt or none (the default), which takes
-                      [,nvdimm=on][,memory-backend=ID]; -M is the same
+  --machine TYPE[,nvdimm=on][,memory-backend=ID]
+                      pc, q35, virt or another (help lists them); default:
+                      none; -M is the same
   -m SIZE[,slots=N][,maxmem=SIZE]
                       its memory, and how much can be plugged in
   --numa node[,nodeid=N][,cpus=FIRST-LAST][,memdev=ID]
