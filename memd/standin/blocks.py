@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError, is_identifier, refusing, reset_meanwhile
@@ -24,10 +24,13 @@ from memd.hostmem.paths import FDSETS, encode_path, open_path
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
 from memd.standin.image_locks import (
+    NAMES,
     NO_RESIZE,
     NO_WRITE,
     READ,
     RESIZE,
+    REWRITE,
+    UNSHARED,
     WRITE,
     Locks,
     change_locks,
@@ -201,6 +204,34 @@ class Bitmap:
         }
 
 
+class Claim:
+    """A use of a node that no drive and no other node has; the node stays meanwhile.
+
+    Attributes:
+        node: what is used; another one once that takes its place.
+        locks: what the user does to it and denies to others.
+    """
+
+    def __init__(self, node: Node, locks: Locks) -> None:
+        self.locks = locks
+        self._use(node)
+
+    def _use(self, node: Node) -> None:
+        self.node = node
+        node.claims.append(self)
+        node.holds.append("Node")
+
+    def move(self, node: Node) -> None:
+        """Another node takes the place of the one that is used."""
+        self.end()
+        self._use(node)
+
+    def end(self) -> None:
+        """It is used no more."""
+        self.node.claims.remove(self)
+        self.node.holds.remove("Node")
+
+
 class _Link:
     """The node below another one, or None; it knows those that stand on it."""
 
@@ -232,6 +263,7 @@ class Node:
         size: its bytes as a guest would see them.
         offset: where they begin in what is below it.
         length: how many a raw node was told to have, None for all that there are.
+        is_part: whether it was opened as a part of what is below it.
         read_only: whether nothing may be written to it.
         auto: whether it is opened for reading first, as long as nobody writes.
         child: the node that has its bytes, or None.
@@ -251,7 +283,7 @@ class Node:
         probed: whether it is a raw node whose format was looked for.
         on: what its file is on; see `Job.on`.
         alignments: of memory and of requests, in bytes; those below it count as it is opened.
-        claims: the locks that its exports need.
+        claims: of its exports, and of commands while they write to it.
         locking: whether its file is locked (QAPI's `OnOffAuto`), None where it is not told.
         unmaps: whether zeroes are written to it by giving up blocks.
         shared: whether other processes may do anything with its file.
@@ -267,7 +299,7 @@ class Node:
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.driver: str = options["driver"]
-        self.claims: list[Locks] = []
+        self.claims: list[Claim] = []
         self.locking: str | None = options.get("locking")
         self.unmaps: bool = options.get("discard") == "unmap" and "null" not in self.driver
         self.shared: bool = options.get("force-share", False)
@@ -283,6 +315,7 @@ class Node:
         self.options: dict[str, Any] = {each: options[each] for each in _OWN if each in options}
         self.size = self.offset = 0
         self.length: int | None = None
+        self.is_part = bool(options.get("offset")) or "size" in options
         self.fd = -1
         self.above: list[Node] = []
         self.joined = False
@@ -307,6 +340,12 @@ class Node:
     def below(self) -> list[Node]:
         """The nodes that it stands on."""
         return [each for each in (self.child, self.backing) if each is not None]
+
+    @property
+    def roles(self) -> list[tuple[str, Node]]:
+        """The same, with what each is to it."""
+        some = (("file", self.child), ("backing", self.backing))
+        return [(role, each) for role, each in some if each is not None]
 
     def join(self) -> None:
         """It is one of the nodes that there are: those below it are told."""
@@ -358,21 +397,10 @@ class Node:
         self.alignments = memory, _SECTOR if self.probed else 1
 
     def set_read_only(self, read_only: bool) -> None:
-        """Have it and the nodes that have its bytes written to or not."""
+        """Have it, and the nodes of its file that came with it, written to or not."""
         for each in self.layers():
-            each.read_only = read_only
-
-    def check_permission(self, user: str, denied: int) -> None:
-        """Raise `QMPError` where the device of a drive keeps a user from it.
-
-        Args:
-            user: as errors call it.
-            denied: `NO_WRITE` or `NO_RESIZE`.
-        """
-        for drive in reversed(self.drives):
-            if denied in drive.denies:
-                what = "write" if denied == NO_WRITE else "resize"
-                raise conflict(self, user, f"block device '{drive.label}'", what)
+            if each is self or not each.owned:
+                each.read_only = read_only
 
     def lock(self, checked: Locks) -> None:
         """Have its file locked as is wanted. May wait; raises as `change_locks`.
@@ -442,6 +470,8 @@ class Blocks:
         self._nodes: dict[str, Node] = {}
         self.making: set[str] = set()
         self._closed = False
+        # The nodes whose users could not be refused.
+        self._tolerated: set[Node] = set()
         self._numbers = 0
         self.drives: list[Drive] = []
         self._drives: dict[str, Drive] = {}
@@ -499,7 +529,7 @@ class Blocks:
         drive = self.drive(name if device is None else device)
         if drive is not None and drive.node is None:
             raise QMPError(f"Device '{drive.name}' has no medium")
-        node = self._nodes.get(name or device or "") if drive is None else drive.node
+        node = self._nodes.get(name) if drive is None else drive.node
         if node is None:
             raise QMPError(
                 f"Cannot find device='{name if device is None else device}' nor node-name='{name}'"
@@ -593,32 +623,88 @@ class Blocks:
                 happened can't be refused any more.
 
         Raises:
-            QMPError: another process is. A caller that has just had a node used undoes that,
-                and calls this again.
+            QMPError: another process is, or another user of a node. A caller that has just had a
+                node used undoes that, and calls this again.
         """
-        wanted: dict[Node, Locks] = {}
-        seen: set[Node] = set()
-        for node in self._nodes.values():
-            for claim in () if self.inactive else _claims(node):
-                _spread(node, claim, wanted, seen)
-            if node.driver == "qcow2" and node.child is not None:
-                _spread(node.child, self._of_format(node), wanted, seen)
+        wanted = self._wanted()
+        found = {node: error for node in wanted if (error := self._refusal(node, wanted))}
+        for node, error in found.items():
+            if refuse and node not in self._tolerated:
+                raise error
+        self._tolerated = {*found}
         # What another command has not locked yet is checked for this one, too.
         changed: dict[Node, Locks] = {}
         for node in self._nodes.values():
-            now = wanted.get(node, frozenset())
+            now = wanted[node]
             if node.fd >= 0 and node.locking != "off" and not (node.wanted == now == node.locked):
                 node.wanted = now
                 changed[node] = now - node.locked if refuse else frozenset()
         if changed:
             await Job(lambda: _lock(changed), on=waits_for([*changed]), release=not refuse)
 
-    def _of_format(self, node: Node) -> Locks:
-        """The locks of an image's file that its format needs."""
-        if self.inactive:
-            return {READ}
-        does = {READ} if node.read_only else {READ, WRITE, RESIZE}
-        return does | {NO_WRITE, NO_RESIZE}
+    def _wanted(self) -> dict[Node, Locks]:
+        """What is done to each node and denied to others, as locks of a file say it."""
+        wanted: dict[Node, Locks] = {
+            node: frozenset[int]().union(*(() if self.inactive else _claims(node)))
+            for node in self._nodes.values()
+        }
+        # The youngest first: most are above those below them.
+        todo = [*wanted]
+        while todo:
+            at = todo.pop()
+            for role, below in at.roles:
+                needs = self._needs(at, role, wanted[at])
+                if not needs <= wanted[below]:
+                    wanted[below] |= needs
+                    todo.append(below)
+        return wanted
+
+    def _needs(self, node: Node, role: str, claim: Locks) -> Locks:
+        """What a node does to one below it, and denies to others.
+
+        Args:
+            role: what that is to it, "file" or "backing".
+            claim: what those that use the node do and deny.
+        """
+        below = node.child if role == "file" else node.backing
+        needs: Locks
+        if role == "backing":
+            needs = claim & {READ} | ({NO_WRITE, NO_RESIZE} if NO_WRITE in claim else set())
+        elif node.driver != "qcow2":
+            needs = claim
+            if node.is_part:
+                needs |= {NO_RESIZE}
+            if node.driver == "copy-on-read" and not self.inactive:
+                needs |= {REWRITE}
+        elif self.inactive:
+            needs = {READ}
+        else:
+            does = set() if node.read_only else {WRITE, RESIZE, *(claim & {REWRITE})}
+            needs = {READ, NO_WRITE, NO_RESIZE, *does}
+        return needs - {NO_WRITE, NO_RESIZE} if below is not None and below.shared else needs
+
+    def _refusal(self, node: Node, wanted: dict[Node, Locks]) -> QMPError | None:
+        """Why those that use a node can't do so together, or None."""
+        locks = wanted[node]
+        if any(each in locks and each + UNSHARED in locks for each in (WRITE, RESIZE)):
+            error = _conflict([*self._uses(node, wanted)], node)
+            if error is not None:
+                return error
+        if node.read_only and locks & {WRITE, REWRITE}:
+            return QMPError("Block node is read-only")
+        return None
+
+    def _uses(self, node: Node, wanted: dict[Node, Locks]) -> Iterator[Use]:
+        """Those that use a node, the youngest of each kind first."""
+        for claim in reversed(node.claims):
+            yield Use("an unnamed block device", "root", claim.locks)
+        for drive in reversed(node.drives):
+            yield Use(f"block device '{drive.label}'", "root", _claim(drive))
+        for above in reversed(self.users(node)):
+            for role, below in above.roles:
+                if below is node:
+                    needs = self._needs(above, role, wanted[above])
+                    yield Use(f"node '{above.name}'", role, needs)
 
     def _plan(self, options: dict[str, Any], made: dict[str, Node]) -> Node:
         """A node that is to be; it is added to `made`, after those below that come with it."""
@@ -666,7 +752,11 @@ class Blocks:
     def _plan_below(self, told: Any, above: Node, read_only: bool, made: dict[str, Node]) -> Node:
         if type(told) is dict:
             cache = {**above.cache, **told.get("cache", {})}
-            inherited = {"force-share": above.shared, "auto-read-only": above.auto}
+            inherited = {
+                "force-share": above.shared,
+                "auto-read-only": above.auto,
+                "discard": "unmap",
+            }
             given = {"read-only": read_only, **inherited, **told, "cache": cache}
             return self._plan(given, made)
         return self.named(told)
@@ -752,6 +842,8 @@ class Blocks:
         """Have what uses a node use another one."""
         for drive in [*old.drives]:
             drive.insert(new)
+        for claim in [*old.claims]:
+            claim.move(new)
         for each in self.users(old):
             if each is not new and each.child is old:
                 each.child = new
@@ -777,13 +869,32 @@ class Blocks:
         if size < 0:
             raise QMPError("Parameter 'size' expects a >0 size")
         self.check_free(node)
-        node.check_permission("an unnamed block device", NO_RESIZE)
+        claim = Claim(node, {RESIZE})
+        try:
+            await self.relock()
+            sizes = await self._resize(node, size)
+        finally:
+            claim.end()
+            await self.relock(refuse=False)
+        for each, its in sizes.items():
+            each.size = _sectors(its)
+        todo = [] if self.compat is Compat.V10_0 else [*sizes]
+        while todo:
+            at = todo.pop()
+            for each in self.users(at):
+                follows = each.header is None and each.length is None and not each.offset
+                if follows and each not in sizes:
+                    each.size = at.size
+                    todo.append(each)
+
+    async def _resize(self, node: Node, size: int) -> dict[Node, int]:
+        """The same, of a node that nobody keeps from it; gives the sizes of those below it."""
         file = node.file
         if [*node.layers()][-1].driver.startswith("null"):
             raise QMPError("Image format driver does not support resize")
         if file is None:
             raise QMPError(f"memd does not resize images of the format '{node.image.driver}'")
-        if node.read_only:
+        if node.read_only or file.read_only:
             raise QMPError("Image is read-only")
         sizes: dict[Node, int] = {}
         for each in node.layers():
@@ -807,26 +918,11 @@ class Blocks:
             if size > file.size:
                 raise QMPError("Cannot grow device files")
 
-        claim = {RESIZE}
-        node.claims.append(claim)
         try:
-            await self.relock()
             await Job(work, on=waits_for([file]))
         except OSError as error:
             raise QMPError(f"Could not resize file: {error.strerror}") from None
-        finally:
-            node.claims.remove(claim)
-            await self.relock(refuse=False)
-        for each, its in sizes.items():
-            each.size = _sectors(its)
-        todo = [] if self.compat is Compat.V10_0 else [*sizes]
-        while todo:
-            at = todo.pop()
-            for each in self.users(at):
-                follows = each.header is None and each.length is None and not each.offset
-                if follows and each not in sizes:
-                    each.size = at.size
-                    todo.append(each)
+        return sizes
 
     async def nodes(self, args: dict[str, Any]) -> Encoded:
         """The value of `query-named-block-nodes`, the youngest first.
@@ -870,18 +966,47 @@ class Blocks:
         return info
 
 
-def conflict(node: Node, one: str, other: str, what: str = "write") -> QMPError:
-    """The refusal of a second user of a node.
+class Use(NamedTuple):
+    """A use of a node.
+
+    Attributes:
+        by: who uses it, as errors call that.
+        role: what it is to that.
+        claim: what that does to it, and denies to others.
+    """
+
+    by: str
+    role: str
+    claim: Locks
+
+
+def _conflict(uses: list[Use], node: Node) -> QMPError | None:
+    """The refusal where one user of a node does what another one denies, or None.
 
     Args:
-        one: who would have to be able to do something to it.
-        other: who has others do nothing of that kind.
-        what: which they would do.
+        uses: the youngest first; of those that can't be together they are named.
     """
-    uses = f"(uses node '{node.name}' as 'root' child)"
+    doers = {does: [use for use in uses if does in use.claim][:2] for does in (WRITE, RESIZE)}
+    for denier in uses:
+        for does, some in doers.items():
+            for doer in some if does + UNSHARED in denier.claim else ():
+                if doer is not denier:
+                    return _refused(node, doer, denier)
+    return None
+
+
+def _refused(node: Node, doer: Use, denier: Use) -> QMPError:
+    what = ", ".join(
+        name
+        for does, name in NAMES.items()
+        if does in doer.claim and does + UNSHARED in denier.claim
+    )
+    one, other = (
+        f"{use.by} (uses node '{node.name}' as '{use.role}' child)" for use in (doer, denier)
+    )
     return QMPError(
         f"Permission conflict on node '{node.name}': permissions '{what}' are both required by"
-        f" {one} {uses} and unshared by {other} {uses}."
+        f" {one} and unshared by {other}."
     )
 
 
@@ -929,34 +1054,15 @@ def check_depth(node: Node, overlays: int = 0) -> None:
 
 
 def _claims(node: Node) -> Iterator[Locks]:
-    """The locks that each user of a node needs, other nodes excepted."""
-    yield from node.claims
+    """What each user of a node does and denies, other nodes excepted."""
+    for claim in node.claims:
+        yield claim.locks
     for drive in node.drives:
-        writes = drive.writes and not node.read_only
-        yield {READ, WRITE, *drive.denies} if writes else {READ, *drive.denies}
+        yield _claim(drive)
 
 
-def _spread(node: Node | None, claim: Locks, wanted: dict[Node, Locks], seen: set[Node]) -> None:
-    """Add the locks that a user of a node needs to those of the files below it.
-
-    Args:
-        seen: the images whose backing nodes have theirs by now.
-    """
-    while node is not None:
-        if node.shared:
-            claim -= {NO_WRITE, NO_RESIZE}
-        if node.driver == "qcow2":
-            # Its file is locked for what the format does with it.
-            if node in seen:
-                return
-            seen.add(node)
-            claim, node = {READ, NO_WRITE, NO_RESIZE}, node.backing
-            continue
-        there = wanted.get(node)
-        if there is not None and claim <= there:
-            return
-        wanted[node] = claim | (there or frozenset())
-        node = node.child
+def _claim(drive: Drive) -> Locks:
+    return {READ, *drive.denies, *((WRITE,) if drive.writes else ())}
 
 
 def _lock(changed: dict[Node, Locks]) -> None:

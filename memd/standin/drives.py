@@ -20,7 +20,7 @@ from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_
 from memd.hostmem.file_systems import of_paths
 from memd.json_types import JSON
 from memd.qapi.numbers import low_half, option_number
-from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, conflict
+from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.standin.qcow2 import empty_image
 from memd.wire.rows import encode_rows
@@ -407,8 +407,6 @@ class Drives:
         denies: Locks = {NO_WRITE, NO_RESIZE} if of_media else {NO_WRITE}
         if flash or values.get("share-rw"):
             denies = frozenset()
-        if node is not None:
-            _check_shared(node, drive, drive.name or user, writes, denies)
         if drive.node is not node:
             drive.insert(node)
         if drive not in self._blocks.drives:
@@ -442,9 +440,6 @@ class Drives:
             raise QMPError("Device needs media, but drive is empty")
         if drive.node is node:
             raise QMPError(f"Node '{name}' is already in use")
-        _check_shared(node, drive, drive.label, drive.writes, drive.denies)
-        if drive.writes and node.read_only:
-            raise QMPError("Block node is read-only")
         await self._blocks.collect(await self._insert(drive, node))
 
     def release(self, names: tuple[str | None, ...], *, gone: bool = True) -> Node | None:
@@ -733,23 +728,6 @@ def _name(args: Args) -> str:
 
 def _not_removable(args: Args) -> QMPError:
     return QMPError(f"Device '{_name(args)}' is not removable")
-
-
-def _check_shared(node: Node, drive: Drive, label: str, writes: bool, denies: Locks) -> None:
-    """Raise `QMPError` where a drive can't have a node beside those that have it.
-
-    Args:
-        label, writes, denies: what the drive's will be.
-    """
-    users = {each: (each.label, each.writes, each.denies) for each in (*node.drives, drive)}
-    users[drive] = label, writes, denies
-    # Of those that can't be together the youngest are named.
-    youngest = [*users.values()][::-1]
-    writers = [user for user in youngest if user[1]][:2]
-    for denier in youngest:
-        for writer in writers if NO_WRITE in denier[2] else ():
-            if writer is not denier:
-                raise conflict(node, f"block device '{writer[0]}'", f"block device '{denier[0]}'")
 
 
 def _counts() -> dict[str, JSON]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
 from memd.standin.bitmaps import Bitmaps, bitmap_of
-from memd.standin.blocks import Bitmap, Blocks, Node
-from memd.standin.image_locks import NO_RESIZE, NO_WRITE, READ, WRITE, Locks
+from memd.standin.blocks import Bitmap, Blocks, Claim, Node
+from memd.standin.image_locks import NO_RESIZE, READ, WRITE
 from memd.standin.tunable import IOThread
 from memd.work import Event
 
@@ -30,15 +30,13 @@ class _Export(NamedTuple):
 
     Attributes:
         name: what an NBD client would ask for.
-        node: what is exported.
-        claim: the locks of its file.
+        claim: what is exported, and the locks of its file.
         bitmaps: those that are exported with it.
         counted: what it counts as.
     """
 
     name: str
-    node: Node
-    claim: Locks
+    claim: Claim
     bitmaps: list[Bitmap]
     counted: Share
 
@@ -105,17 +103,13 @@ class Exports:
             raise QMPError(f"export name '{name}' too long")
         if any(name == each.name for each in self._exports.values()):
             raise QMPError(f"NBD server already has export named '{name}'")
-        if args.get("writable") and not node.read_only:
-            node.check_permission("an unnamed block device", NO_WRITE)
         writes = args.get("writable", False) and not node.read_only
         bitmaps = [self._bitmap(node, each, writes) for each in args.get("bitmaps", ())]
         claim = {READ, WRITE, NO_RESIZE} if writes else {READ, NO_RESIZE}
         share = self._blocks.account.charge({**args, "id": id})
-        node.holds.append("Node")
-        node.claims.append(claim)
         for bitmap in bitmaps:
             bitmap.busy = True
-        self._exports[id] = _Export(name, node, claim, bitmaps, share)
+        self._exports[id] = _Export(name, Claim(node, claim), bitmaps, share)
         try:
             await self._blocks.relock()
         except QMPError:
@@ -154,9 +148,8 @@ class Exports:
             export.counted.end()
             for bitmap in export.bitmaps:
                 bitmap.busy = False
-            export.node.holds.remove("Node")
-            export.node.claims.remove(export.claim)
-            nodes.append(export.node)
+            export.claim.end()
+            nodes.append(export.claim.node)
         await self._blocks.collect(*nodes)
         return tuple(Event("BLOCK_EXPORT_DELETED", {"id": id}) for id in ids)
 
@@ -168,7 +161,7 @@ class Exports:
     def query(self, args: object = None) -> list[JSON]:
         """The value of `query-block-exports`."""
         return [
-            {"id": id, "type": _NBD, "node-name": each.node.name, "shutting-down": False}
+            {"id": id, "type": _NBD, "node-name": each.claim.node.name, "shutting-down": False}
             for id, each in reversed(self._exports.items())
         ]
 

@@ -17,12 +17,12 @@ from memd.errors import QMPError
 Locks = Set[int]
 """Bytes of a file that are locked."""
 
-READ, WRITE, RESIZE = 100, 101, 103
+READ, WRITE, REWRITE, RESIZE = 100, 101, 102, 103
 NO_WRITE, NO_RESIZE = 201, 203
-_UNSHARED = 100
+UNSHARED = 100
 """How far the byte that denies something to others is behind the one that does it."""
 
-_NAMES = {READ: "consistent read", WRITE: "write", RESIZE: "resize"}
+NAMES = {READ: "consistent read", WRITE: "write", RESIZE: "resize"}
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -71,10 +71,10 @@ def _unlock(fd: int, locks: Locks) -> None:
 
 def _check(fd: int, locks: Locks, path: str) -> None:
     """Raise `QMPError` where another process has a lock that is against one of these."""
-    for does, name in _NAMES.items():
+    for does, name in NAMES.items():
         for byte, against, shared in (
-            (does, does + _UNSHARED, ""),
-            (does + _UNSHARED, does, "shared "),
+            (does, does + UNSHARED, ""),
+            (does + UNSHARED, does, "shared "),
         ):
             if byte in locks and (
                 _call(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, against) != fcntl.F_UNLCK

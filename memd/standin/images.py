@@ -23,6 +23,7 @@ from memd.standin.blocks import (
     DRIVERS,
     Bitmap,
     Blocks,
+    Claim,
     Node,
     check_depth,
     held,
@@ -91,11 +92,16 @@ class Images:
         if options["driver"] not in _FORMATS or type(below) is not str:
             raise QMPError(f"memd makes no images of the format '{options['driver']}' like this")
         node = self._blocks.named(below)
-        if node.fd < 0 or node.read_only:
+        if node.fd < 0:
             raise QMPError(f"Block node '{node.name}' is read-only")
         content = empty_image(options) if options["driver"] == "qcow2" else {}
-        with held([node]):
+        claim = Claim(node, {WRITE, RESIZE})
+        try:
+            await self._blocks.relock()
             await Job(lambda: _fill(node, content), on=waits_for([node]))
+        finally:
+            claim.end()
+            await self._blocks.relock(refuse=False)
 
     async def _make(self, path: str, size: int, content: Content | None = None) -> None:
         """Make the file of an image, or empty it."""
@@ -147,6 +153,8 @@ class Images:
             raise QMPError("The overlay already has a backing image")
         if overlay.driver != "qcow2":
             raise QMPError("The overlay does not support backing images")
+        if overlay is node:
+            raise QMPError(f"Making '{name}' a backing child of '{name}' would create a cycle")
         check_depth(node, overlays=1)
         overlay.backing = node
         self._blocks.replace(node, overlay)
@@ -261,7 +269,7 @@ class Images:
         return self._blocks.named(args["device"])
 
     def _root(self, node: Node) -> Node:
-        if node.job is not None or node.holds or self._blocks.users(node):
+        if node.job is not None or len(node.holds) > len(node.claims) or self._blocks.users(node):
             raise QMPError("Need a root block node")
         return node
 
@@ -388,6 +396,7 @@ class Images:
         self._root(to)
         id = self._id(args)
         self._check_filter(args)
+        _check_writable(to)
         await self._needs_no_copy(_moved(node, args["sync"]), node, to)
 
         async def finish(pivots: bool) -> None:
@@ -429,6 +438,7 @@ class Images:
         if perf.get("max-chunk", 0) < 0:
             raise QMPError("max-chunk must be zero (which means no limit) or positive")
         self._check_filter(args, "Could not create node: ")
+        _check_writable(to, "Could not create node: ")
         if node.size != to.size:
             raise QMPError("Source and target image have different sizes")
         return self._id(args), node, bitmap
@@ -647,6 +657,12 @@ def _bitmap_of_backup(node: Node, args: Args) -> Bitmap | None:
             f" '{sync}'"
         )
     return bitmap
+
+
+def _check_writable(node: Node, what: str = "") -> None:
+    """Raise `QMPError` where nothing may be written to a node."""
+    if any(each.read_only for each in node.layers()):
+        raise QMPError(f"{what}Block node is read-only")
 
 
 def _moved(node: Node, sync: str) -> list[Node]:

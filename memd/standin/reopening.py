@@ -129,7 +129,7 @@ class Reopening:
         }
         if node.child is None:
             return
-        inherited = {"read-only": read_only, "auto-read-only": new["auto"]}
+        inherited = {"read-only": read_only, "auto-read-only": new["auto"], "discard": "unmap"}
         child = self._below(node, "file", told["file"], inherited, cache, changes)
         if child is not node.child:
             if child is None or node.driver == "qcow2":
@@ -264,10 +264,11 @@ def _is_written(node: Node, was_read_only: bool = False) -> bool:
     """Whether something writes to a node."""
     if not was_read_only and any(drive.writes for drive in node.drives):
         return True
-    if any(WRITE in claim for claim in node.claims):
+    if any(WRITE in claim.locks for claim in node.claims):
         return True
     return any(
-        not above.read_only and (above.driver == "qcow2" or _is_written(above))
+        above.driver == "copy-on-read"
+        or (not above.read_only and (above.driver == "qcow2" or _is_written(above)))
         for above in node.above
         if above.child is node
     )

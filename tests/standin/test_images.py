@@ -66,6 +66,7 @@ def test_an_image_is_whole_though_the_kernel_writes_a_little_at_a_time(
     assert node.file is not None
     node.header.set_backing(node.file.fd, "x" * 900, "raw")
     monkeypatch.undo()
+    done(blocks.delete({"node-name": "q"}))
     done(blocks.add({"driver": "qcow2", "node-name": "q2", "file": "b"}))
     again = blocks.named("q2").header
     assert again is not None
