@@ -272,6 +272,7 @@ class Node:
         joined: whether it is one of the nodes that there are.
         above: the nodes that are told to stand on it, the first to do so first.
         owned: whether it stays until it is deleted by name.
+        follows: whether it came with the one above it, and is written to as that is.
         job: the kind of the block job that keeps others from it, or None.
         holds: what else uses it, each as an error calls the node then.
         header: a qcow2 image's.
@@ -320,7 +321,7 @@ class Node:
         self.above: list[Node] = []
         self.joined = False
         self.given: Held | None = None
-        self.owned = False
+        self.owned = self.follows = False
         self.job: str | None = None
         self.holds: list[str] = []
         self.header: Header | None = None
@@ -397,9 +398,9 @@ class Node:
         self.alignments = memory, _SECTOR if self.probed else 1
 
     def set_read_only(self, read_only: bool) -> None:
-        """Have it, and the nodes of its file that came with it, written to or not."""
+        """Have it, and the nodes of its file that follow it, written to or not."""
         for each in self.layers():
-            if each is self or not each.owned:
+            if each is self or each.follows:
                 each.read_only = read_only
 
     def lock(self, checked: Locks) -> None:
@@ -758,7 +759,9 @@ class Blocks:
                 "discard": "unmap",
             }
             given = {"read-only": read_only, **inherited, **told, "cache": cache}
-            return self._plan(given, made)
+            below = self._plan(given, made)
+            below.follows = "read-only" not in told
+            return below
         return self.named(told)
 
     def _take_name(self, name: str | None) -> str:
@@ -1131,8 +1134,8 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
             break
     if node.header is not None and node.header.backing is not None:
         image["backing-filename"] = node.header.backing
-        image["full-backing-filename"] = os.path.join(
-            os.path.dirname(node.filename if file is None else file.filename), node.header.backing
+        image["full-backing-filename"] = _beside(
+            node.filename if file is None else file.filename, node.header.backing
         )
         if node.header.backing_format is not None:
             image["backing-filename-format"] = node.header.backing_format
@@ -1152,6 +1155,13 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
     if backing is not None:
         image["backing-image"] = _image(backing, backing.shown_below, compat)
     return image
+
+
+def _beside(path: str, name: str) -> str:
+    """What an image names as its backing file, from where that image is."""
+    if ":" in name.partition("/")[0]:
+        return name
+    return os.path.join(os.path.dirname(path), name)
 
 
 def waits_for(nodes: Iterable[Node]) -> frozenset[int]:

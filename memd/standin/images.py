@@ -147,7 +147,7 @@ class Images:
     async def _append(self, name: str, overlay: Node) -> None:
         node = self._blocks.named(name)
         self._blocks.check_free(node)
-        if overlay.drives or self._blocks.users(overlay) or overlay.job:
+        if overlay.drives or overlay.claims or self._blocks.users(overlay) or overlay.job:
             raise QMPError("The overlay is already in use")
         if overlay.backing is not None:
             raise QMPError("The overlay already has a backing image")

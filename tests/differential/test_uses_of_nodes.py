@@ -37,6 +37,7 @@ def test_nobody_does_what_another_one_denies(directory: Path) -> None:
     """Files of images are neither cut nor made anew, and read-only ones have no writers."""
     read_only = {"driver": "file", "filename": "@DIR@/snap", "read-only": True}
     create = {"driver": "qcow2", "file": "pq", "size": SIZE}
+    json_named = {"backing-file": 'json:{"driver": "null-co", "size": 512}'}
     dismissed: Step = ("job-dismiss", {"id": "c"})
     steps: list[Step] = [
         *(resize("pq"), node("qcow2", "q2", file="pq"), disk("d", "pq")),
@@ -63,6 +64,14 @@ def test_nobody_does_what_another_one_denies(directory: Path) -> None:
         *(("query-block-exports", None), NODES, node("null-co", "more"), resize("under")),
         *(("block-export-del", {"id": "s"}), ("blockdev-del", {"node-name": "over"})),
         ("block_resize", {"device": "n", "size": 512}),
+        # What is exported is no overlay.
+        *(*image("used"), node("null-co", "low", size=SIZE), export("u", "used")),
+        ("blockdev-snapshot", {"node": "low", "overlay": "used"}),
+        # A file that is told to be writable stays so, and JSON names an image wherever it is.
+        node("qcow2", "w", file={"driver": "file", "filename": "@DIR@/stays", "read-only": False}),
+        ("blockdev-snapshot", {"node": "w", "overlay": "last"}),
+        ("change-backing-file", {"device": "last", "image-node-name": "last", **json_named}),
+        NODES,
         # What is exported may be copied.
         *(export("m", "n"), node("null-co", "m", size=SIZE)),
         ("blockdev-mirror", {"job-id": "m", "device": "n", "target": "m", "sync": "none"}),
@@ -74,6 +83,8 @@ def test_nobody_does_what_another_one_denies(directory: Path) -> None:
     with standin_pair(
         directory, "-machine", "pc", "-device", "virtio-scsi-pci", prepare=images
     ) as pair:
+        run(pair, [*image("stays"), ("blockdev-del", {"node-name": "stays"}), *image("last")])
+        run(pair, [("blockdev-del", {"node-name": "pstays"})])
         run(pair, [NBD, *image("q"), *image("top"), ("blockdev-del", {"node-name": "top"})])
         run(pair, [node("file", "p", filename="@DIR@/raw"), node("raw", "r", file="p")])
         run(pair, [node("file", "ppart", filename="@DIR@/part"), node("null-co", "n", size=SIZE)])
