@@ -8,7 +8,7 @@ data is refused. Rules and texts were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -480,13 +480,33 @@ class Images:
             args = {**args, "sync": "full"}
         kind, name = args.get("format", node.driver), args.get("node-name")
         backing = {"top": node.backing, "none": node}.get(args["sync"])
-        made = await self._target(args["target"], kind, node.size, args, backing=backing, name=name)
+        made = await self._target(
+            *(args["target"], kind, node.size, args),
+            backing=backing,
+            name=name,
+            moved=_moved(node, args["sync"]),
+        )
         return args, made
 
     async def _target(
-        self, path: str, kind: str, size: int, args: Args, *, backing: Node | None, name: str | None
+        self,
+        path: str,
+        kind: str,
+        size: int,
+        args: Args,
+        *,
+        backing: Node | None,
+        name: str | None,
+        moved: Sequence[Node] = (),
     ) -> Node:
-        """An image that is made, where it is not there already, and opened."""
+        """An image that is made, where it is not there already, and opened.
+
+        Args:
+            moved: nodes whose data a job would copy into it.
+
+        Raises:
+            QMPError: it can't be; where there is data to copy, the file is as it was.
+        """
         if kind not in DRIVERS:
             raise QMPError(f"Unknown file format '{kind}'")
         if args.get("mode", "absolute-paths") != "existing":
@@ -497,6 +517,7 @@ class Images:
                 if kind == "raw":
                     raise QMPError("Backing file not supported for file format 'raw'")
                 options |= {"backing-file": backing.filename, "backing-fmt": backing.driver}
+            await self._needs_no_copy(moved)
             if kind == "raw":
                 await self._make(path, size)
             else:
@@ -522,7 +543,7 @@ class Images:
         self.jobs.check(id, args)
         return id
 
-    async def _needs_no_copy(self, moved: list[Node], *others: Node) -> None:
+    async def _needs_no_copy(self, moved: Sequence[Node], *others: Node) -> None:
         """Raise `QMPError` where a node holds data that would have to be copied.
 
         Args:

@@ -647,5 +647,12 @@ def test_data_is_not_left_behind_silently(directory: Path) -> None:
         for command in ("blockdev-mirror", "blockdev-backup"):
             told = {"device": "r0", "target": "n0", "sync": "full", "job-id": "j"}
             assert "copies no data" in memd.ask(command, told)["error"]["desc"]
+        # Nor has a file that would be made anew.
+        there = memd.scratch / "there"
+        there.write_bytes(b"y" * SIZE)
+        for command in ("drive-mirror", "drive-backup"):
+            told = {"device": "r0", "target": str(there), "sync": "full", "job-id": "j"}
+            assert "copies no data" in memd.ask(command, told)["error"]["desc"]
+        assert there.read_bytes() == b"y" * SIZE
         assert memd.ask("query-jobs")["return"] == []
         assert "return" in memd.ask("blockdev-del", {"node-name": "r0"})
