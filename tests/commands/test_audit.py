@@ -272,6 +272,12 @@ def test_no_record_has_what_is_written(audited: Audited) -> None:
             {"command-line": f"object_add secret,id=s0,data={MARK}"},
             {"command-line": "object_add …"},
         ),
+        # Of a value that may be told, a member that has content is not.
+        (
+            "qom-set",
+            {"path": "/objects/m0", "property": "size", "value": {"a": {"Data": MARK}, "b": 1}},
+            {"path": "/objects/m0", "property": "size", "value": {"a": {"Data": "…"}, "b": 1}},
+        ),
         ("human-monitor-command", {"command-line": f" {MARK} x"}, {"command-line": "…"}),
         (
             "device_add",
