@@ -26,6 +26,9 @@ UNIX_PATH_MAX = 108
 BACKLOG = 1024
 """Connections that wait to be accepted; the kernel cuts it at net.core.somaxconn."""
 
+MOST_ADDRESSES = 8
+"""Addresses of one name that are listened on, each with a socket of its own."""
+
 PATIENCE = 10.0
 """Seconds for each attempt to connect to where a client says."""
 
@@ -192,7 +195,7 @@ def listen_tcp(
         backlog: clients that may wait to be accepted.
 
     Raises:
-        QMPError: there is none; the first one's reason.
+        QMPError: there is none; the first one's reason. Or there are more than `MOST_ADDRESSES`.
     """
     found: list[socket.socket] = []
     refusal: OSError | None = None
@@ -215,6 +218,10 @@ def listen_tcp(
         except OSError as error:
             sock.close()
             refusal = refusal or error
+        if len(found) > MOST_ADDRESSES:
+            for sock in found:
+                sock.close()
+            raise QMPError(f"memd listens on {MOST_ADDRESSES} addresses of '{host}' at most")
     if found:
         return found
     reason = os.strerror(refusal.errno or 0) if refusal else "No address"

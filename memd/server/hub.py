@@ -157,22 +157,35 @@ class Hub:
         places, pending = self._places, self._pending
         most = places.most(user)
         # Three quarters.
-        silent = most and pending.of(user) >= most - most // 4
-        if silent and not pending.drop_oldest(user):
-            self._limited_log.warn(
-                "a client was turned away: too many of its user have not negotiated"
-            )
-            return False
-        # Of its own user first, so that others are not dropped for the one with most.
+        if most and pending.of(user) >= most - most // 4:
+            oldest = pending.oldest(user)
+            if oldest is None:
+                self._limited_log.warn(
+                    "a client was turned away: too many of its user have not negotiated"
+                )
+                return False
+            oldest.close()
         if places.has_free_place(user):
             return True
-        if (pending.drop_oldest(user) or pending.drop_oldest()) and places.has_free_place(user):
-            return True
+        # Of its own user first, so that others are not dropped for the one with most.
+        for oldest in (pending.oldest(user), pending.oldest()):
+            if oldest is not None and self._is_room_without(oldest, user):
+                oldest.close()
+                return True
         self._limited_log.warn(
             "a client was turned away: there are %d, %d of its user, see docs/limits.md",
             *(places.taken, places.of(user)),
         )
         return False
+
+    def _is_room_without(self, connection: Connection, user: int) -> bool:
+        """Whether a user may have one more client when another connection is gone."""
+        places, whose = self._places, connection.session.user
+        places.give_back(whose)
+        try:
+            return places.has_free_place(user)
+        finally:
+            places.take(whose)
 
     def _relieve(self, no_memory: bool) -> None:
         """Too much is held for clients: have those go for whom it is most."""

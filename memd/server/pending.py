@@ -53,20 +53,15 @@ class PendingNegotiation:
             each.session.user == user and not each.session.negotiated for each in self._since
         )
 
-    def drop_oldest(self, user: int | None = None) -> bool:
-        """Disconnect the longest silent client, of a user or of all, if that is over `GRACE`."""
+    def oldest(self, user: int | None = None) -> Connection | None:
+        """The longest silent client, of a user or of all, if that is over `GRACE`."""
         first = self._first()
         if user is not None:
-            for each in self._since:
-                if each.session.user == user and not each.session.negotiated:
-                    first = each
-                    break
-            else:
-                first = None
+            silent = (each for each in self._since if not each.session.negotiated)
+            first = next((each for each in silent if each.session.user == user), None)
         if first is None or self._loop.time() - self._since[first] < GRACE:
-            return False
-        first.close()
-        return True
+            return None
+        return first
 
     def _first(self) -> Connection | None:
         # Each that has negotiated is passed over once.

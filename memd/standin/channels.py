@@ -19,6 +19,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.paths import FDSETS, Entry, Roots
 from memd.hostmem.sockets import (
+    MOST_ADDRESSES,
     PATIENCE,
     address_of,
     connect_tcp,
@@ -45,7 +46,8 @@ _VSOCK = re.compile(r"([^:]{1,32}):([^,]{1,32})(.*)", re.DOTALL)
 _MODE = 0o660
 _REFUSED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MOST_OPEN = 3
-"""Descriptors of a channel that is not given, at most: a socket, its directory, who has come."""
+"""Descriptors of a channel that is not given, at most: a socket, its directory, who has come. A
+host's name may stand for several addresses that are listened on."""
 _PAUSE = 0.1
 """Seconds until a client is accepted that there was no descriptor for."""
 
@@ -275,13 +277,19 @@ class Channel:
             self._process.poll()
 
 
-async def make(opening: Callable[[], Channel], account: Account, user: int | None) -> Channel:
+async def make(
+    where: Address, opening: Callable[[], Channel], account: Account, user: int | None
+) -> Channel:
     """Open a channel in a thread; its descriptors count for a user until it is closed.
+
+    Args:
+        where: its address.
 
     Raises:
         QMPError: it can't be opened, or there are too many descriptors.
     """
-    with account.charge_bytes(0, user, _MOST_OPEN) as share:
+    most = MOST_ADDRESSES + 1 if where.get("type") == "inet" else _MOST_OPEN
+    with account.charge_bytes(0, user, most) as share:
         channel = await Job(opening)
         channel.share = share
         return channel
@@ -398,7 +406,8 @@ class Opener:
         given = self._take(where, write=write)
         if given is None:
             return await make(
-                lambda: self._open(where, None, write=write), self._account, self._user
+                *(where, lambda: self._open(where, None, write=write)),
+                *(self._account, self._user),
             )
         try:
             return await Job(lambda: self._open(where, given, write=write))

@@ -20,6 +20,7 @@ from memd.errors import NoDescriptorError, QMPError, check_length, refusing, res
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, new_entry, open_path
 from memd.hostmem.sockets import (
+    MOST_ADDRESSES,
     PATIENCE,
     connect_tcp,
     connect_udp,
@@ -71,9 +72,6 @@ _RING = 65536
 _PROTOCOLS = ("telnet", "websocket")
 _SPICE_CHANNELS = ("vdagent", "smartcard", "usbredir")
 _BASE64 = r"[A-Za-z0-9+/=]*"
-
-_MOST_OPEN = 3
-"""Descriptors that a device keeps open, at most: those of a terminal, and of its log."""
 
 _PPCLAIM = 0x708B
 """The ioctl that only a parallel port knows (linux/ppdev.h)."""
@@ -192,8 +190,7 @@ class Chardevs:
         if data.get("websocket") and not data.get("server", True):
             raise QMPError("Websocket client is not implemented")
         more = size if kind == "ringbuf" else 0
-        opens = _MOST_OPEN if _opens(kind, data) else 0
-        with self._tree.objects.account.charge(args, more, opens) as share:
+        with self._tree.objects.account.charge(args, more, _opens(kind, data)) as share:
             return await self._made(id, kind, data, take_fd, share)
 
     async def _made(
@@ -439,9 +436,13 @@ def _files(kind: str, data: dict[str, Any]) -> Iterator[tuple[str, int]]:
         yield "device", os.O_RDWR | (os.O_NONBLOCK if kind == "serial" else 0)
 
 
-def _opens(kind: str, data: dict[str, Any]) -> bool:
-    """Whether a backend has anything opened."""
-    return kind in ("pty", "socket", "udp") or any(_files(kind, data))
+def _opens(kind: str, data: dict[str, Any]) -> int:
+    """How many descriptors a backend keeps open, at most; 0 where nothing is opened."""
+    # Both ends of a terminal, a socket, and the directory that has its link or name.
+    own = {"pty": 3, "socket": 2, "udp": 1, "pipe": 1}.get(kind, 0)
+    if kind == "socket" and data["addr"]["type"] == "inet" and data.get("server", True):
+        own = MOST_ADDRESSES
+    return own + sum(1 for _ in _files(kind, data))
 
 
 def _open(

@@ -29,7 +29,8 @@ class Listeners:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._open: dict[str, tuple[Channel, Completion] | None] = {}
+        # What begins to listen has no channel yet.
+        self._open: dict[str, tuple[Channel | None, Completion]] = {}
 
     def has(self, name: str) -> bool:
         """Whether that is listened at, or begins to be."""
@@ -37,8 +38,8 @@ class Listeners:
 
     def addresses(self, name: str) -> list[JSON]:
         """Where it is listened (QAPI `SocketAddress`)."""
-        opened = self._open.get(name)
-        return [] if opened is None else opened[0].listening
+        channel, _closed = self._open.get(name, (None, None))
+        return [] if channel is None else channel.listening
 
     def object(self, id: str) -> object:
         """The object that a client has made with that id, or None."""
@@ -59,16 +60,16 @@ class Listeners:
     async def open(self, name: str, where: Address) -> None:
         """Listen; raises `QMPError` where that can't be."""
         roots, account = self._machine.tree.host.roots, self._machine.tree.objects.account
-        self._open[name] = None
+        opening = self._open[name] = None, (closed := Completion())
         try:
-            channel = await make(lambda: listen(where, roots), account, USER.get())
+            channel = await make(where, lambda: listen(where, roots), account, USER.get())
         except BaseException:
-            self._open.pop(name, None)
+            if self._open.get(name) == opening:
+                del self._open[name]
             raise
-        if name not in self._open:
+        if self._open.get(name) != opening:
             await Job(channel.close)
             raise QMPError(f"{name}: it was closed while it was being opened")
-        closed = Completion()
         self._open[name] = channel, closed
         self._machine.spawn(self._turn_away(name, channel, closed), f"listening for {name} clients")
 
@@ -88,9 +89,8 @@ class Listeners:
 
     async def end(self, name: str) -> None:
         """Listen there no more; its address is free once this ends."""
-        opened = self._open.pop(name)
-        if opened is not None:
-            channel, closed = opened
+        channel, closed = self._open.pop(name)
+        if channel is not None:
             channel.interrupt()
             await closed
 

@@ -413,8 +413,7 @@ class Migration:
         try:
             self._awaited = channel
             while channel.listening:
-                await channel.ready()
-                if self._given_up:
+                if not await self._is_ready(channel):
                     return
                 listening, come = channel, channel.accept()
                 if come is not None:
@@ -430,8 +429,7 @@ class Migration:
                 each.region.pin()
             reader = Reader(self._check_header, {each.name: each for each in blocks})
             while not await Job(lambda: reader.pull(channel.fd)):
-                await channel.ready()
-                if self._given_up:
+                if not await self._is_ready(channel):
                     return
             was = self._take_devices(reader.state or {})
             if was == "running" and not (host.autostart and await self._activate()):
@@ -456,6 +454,12 @@ class Migration:
 
             await Job(release)
             await channel.ended()
+
+    async def _is_ready(self, channel: Channel) -> bool:
+        """Wait until more may have come; False where none is awaited any more."""
+        if not self._given_up:
+            await channel.ready()
+        return not self._given_up
 
     async def _activate(self) -> bool:
         """Lock the images of the machine; whether nobody else has them."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from memd.errors import QMPError
-from memd.hostmem.sockets import connect_tcp, listen_tcp
+from memd.hostmem.sockets import MOST_ADDRESSES, connect_tcp, listen_tcp
 from memd.server.endpoint import is_loopback, open_fd, open_unix
 from tests.descriptors import open_descriptors
 from tests.ports import free_port
@@ -65,6 +65,23 @@ def test_a_tcp_address_at_both_ends() -> None:
     assert refusal(lambda: connect_tcp(LOOPBACK, other)) == (
         f"Failed to connect to '{LOOPBACK}:{other}': Connection refused"
     )
+
+
+def test_the_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a socket of its own, whatever number of them a name stands for."""
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", (f"127.0.0.{each}", 0))
+        for each in range(1, MOST_ADDRESSES + 2)
+    ]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_args: found)
+    assert refusal(lambda: listen_tcp("many", "0")) == (
+        f"memd listens on {MOST_ADDRESSES} addresses of 'many' at most"
+    )
+    found.pop()
+    made = listen_tcp("many", "0")
+    assert len(made) == MOST_ADDRESSES
+    for each in made:
+        each.close()
 
 
 def test_each_address_is_tried() -> None:

@@ -23,6 +23,7 @@ from memd.session.peer import Peer
 from memd.work import Event, Job
 from tests.conftest import no_more_threads
 from tests.differential.server import PATIENCE
+from tests.users import STRANGER
 
 GREETING: JSON = {"QMP": {"version": {}, "capabilities": []}}
 
@@ -268,6 +269,27 @@ async def test_who_has_been_silent_for_long_makes_room(jump: Callable[[float], N
     assert await later.message() is None
     await hub.close()
     for client in (served, silent, late, later):
+        client.close()
+
+
+async def test_who_is_kept_out_by_its_share_disconnects_nobody_else(
+    jump: Callable[[float], None],
+) -> None:
+    hub, monitor = new_hub(clients=4, clients_per_user=2), Monitor("m0")
+    silent = [Client(hub, monitor, STRANGER) for _ in range(2)]
+    mine = [Client(hub, monitor, STRANGER + 1) for _ in range(2)]
+    for client in mine:
+        assert await client.message() == GREETING
+        await client.negotiate()
+    jump(GRACE)
+    further = [Client(hub, monitor, STRANGER + 1) for _ in range(3)]
+    for client in further:
+        assert await client.message() is None
+    for client in silent:
+        assert await client.message() == GREETING
+        await client.negotiate()
+    await hub.close()
+    for client in (*silent, *mine, *further):
         client.close()
 
 

@@ -36,15 +36,15 @@ async def until_ended(callers: list[Caller]) -> None:
 def test_the_oldest_makes_room() -> None:
     clock = Clock()
     pending = PendingNegotiation(clock.loop, 0)
-    assert not pending.drop_oldest()
+    assert pending.oldest() is None
     first, second, third = (Caller(pending) for _ in range(3))
-    assert not pending.drop_oldest()
+    assert pending.oldest() is None
     clock.now += GRACE
     first.negotiated = True
-    assert pending.drop_oldest()
-    assert [each.end for each in (first, second, third)] == ["", "closed", ""]
-    third.close()
-    assert not pending.drop_oldest()
+    assert pending.oldest() is cast(Connection, second)
+    for each in (second, third):
+        each.close()
+    assert pending.oldest() is None
 
 
 async def test_clients_that_do_not_negotiate_are_disconnected() -> None:

@@ -7,20 +7,29 @@ import os
 import resource
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from memd.commands.daemon import Daemon
 from memd.commands.descriptors import FdSets
+from memd.config import Config, Report
 from memd.errors import QMPError
 from memd.hostmem.sockets import listen_unix
 from memd.places import USER, Account, Places
+from memd.qom import Tree
 from memd.session.descriptor import Descriptor
 from memd.standin.channels import Channel, Opener
-from memd.work import Completion
+from memd.standin.listeners import Listeners
+from memd.standin.standin import StandIn
+from memd.work import Command, Completion, Job
+from tests.descriptors import open_descriptors
 from tests.differential.kernel import descriptors
-from tests.stepping import Running
+from tests.stepping import Running, as_user
 from tests.users import STRANGER
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
 
 FD = {"transport": "socket", "type": "fd", "str": "given"}
 FDSET = {"transport": "file", "filename": "/dev/fdset/7"}
@@ -83,6 +92,72 @@ async def test_a_channel_is_on_the_account_of_its_client_until_it_is_closed(tmp_
     channel.close()
     assert account.descriptors.taken == 0
     USER.set(None)
+
+
+class Host:
+    """What a stand-in's listeners need of a machine."""
+
+    def __init__(self) -> None:
+        self.tree = Tree()
+        self.spawned: list[Running] = []
+
+    def spawn(self, command: Command[None], _what: str) -> None:
+        self.spawned.append(Running(command))
+
+
+@pytest.mark.parametrize("first_ends_first", [False, True])
+async def test_a_server_that_is_stopped_while_it_begins_and_started_again(
+    tmp_path: Path, first_ends_first: bool
+) -> None:
+    """The first one listens nowhere then, and nothing is counted for it."""
+    host = Host()
+    places, before = host.tree.objects.account.descriptors, open_descriptors()
+    listeners = Listeners(cast("Machine", host))
+    old, new = ({"type": "unix", "path": str(tmp_path / each)} for each in ("old", "new"))
+    with as_user(STRANGER):
+        first = Running(listeners.open("nbd", old))
+        Running(listeners.end("nbd")).finish()
+        second = Running(listeners.open("nbd", new))
+        if not first_ends_first:
+            second.finish()
+        with pytest.raises(QMPError, match="closed while it was being opened"):
+            first.finish()
+        second.finish()
+    assert os.listdir(tmp_path) == ["new"]
+    assert listeners.addresses("nbd") == [new]
+    ending = Running(listeners.end("nbd"))
+    for each in (*host.spawned, ending):
+        each.finish()
+    assert os.listdir(tmp_path) == []
+    assert places.taken == 0
+    assert open_descriptors() == before
+
+
+async def test_a_machine_that_is_not_awaited_any_more_before_its_channel_is_open(
+    tmp_path: Path,
+) -> None:
+    spawned: list[Running] = []
+    config = Config(Report("memd"))
+    config.unmodelled = "refuse"
+    daemon = Daemon(Tree(), config)
+    standin = daemon.standin = StandIn(daemon)
+    daemon.run_state = "inmigrate"
+    daemon.machine.spawn = lambda command, _what: spawned.append(Running(command))
+    account, before = daemon.tree.objects.account, open_descriptors()
+    with as_user(STRANGER):
+        opener = Opener(
+            account, None, lambda _name: None, FdSets().open, may_run=False, fd_files=True
+        )
+        uri = f"unix:{tmp_path / 'socket'}"
+        receiving = Running(standin.migration.receive({"uri": uri}, opener))
+    Running(standin.close()).finish()
+    receiving.finish()
+    for each in spawned:
+        assert isinstance(each.wait, Job)
+        each.finish()
+    assert os.listdir(tmp_path) == []
+    assert account.descriptors.taken == 0
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("where", [FD, FDSET])

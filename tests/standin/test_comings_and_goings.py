@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextvars import Context, copy_context
 from pathlib import Path
@@ -224,3 +225,29 @@ def test_everything_goes(tmp_path: Path, is_reset: bool) -> None:
         assert (*left, quota.memory, quota.objects) == (0,) * 5, seed
         many.reset()
     assert open_descriptors() == before
+
+
+def test_no_more_is_opened_for_a_device_than_is_counted(tmp_path: Path) -> None:
+    many = Many(tmp_path, random.Random(0))
+    places, path, log = many.tree.objects.account.descriptors, str(tmp_path / "s"), tmp_path / "log"
+    unix = {"type": "unix", "data": {"path": path}}
+    inet = {"type": "inet", "data": {"host": "localhost", "port": "0"}}
+    for end in (".in", ".out"):
+        os.mkfifo(f"{tmp_path}/pipe{end}")
+    for kind, data in (
+        ("pty", {"path": str(tmp_path / "link")}),
+        ("file", {"in": str(tmp_path / "there"), "out": str(tmp_path / "other")}),
+        ("pipe", {"device": str(tmp_path / "pipe")}),
+        ("socket", {"addr": unix}),
+        ("socket", {"addr": inet}),
+        ("udp", {"remote": inet, "local": inet}),
+    ):
+        before = len(open_descriptors())
+        backend = {"type": kind, "data": {**data, "logfile": str(log)}}
+        many.ask(("chardev-add", {"id": "x", "backend": backend}), STRANGER)
+        many.finish()
+        assert 2 <= len(open_descriptors()) - before <= places.of(STRANGER), kind
+        many.ask(("chardev-remove", {"id": "x"}), 0)
+        many.finish()
+        assert places.taken == 0
+    many.reset()
