@@ -29,8 +29,8 @@ def grow(client: Client, begin: int, end: int) -> list[tuple[float, float]]:
 def measure(scale: Scale, take: Take, draw: Draw, sides: tuple[str, ...]) -> None:
     """One round."""
     few, more = scale(1500, 150), scale(4000, 400)
-    # Each takes a descriptor.
-    most = min(scale(20000, 2000), allow_descriptors() - 100)
+    # Each takes a descriptor, and memd keeps an eighth for connections.
+    most = min(scale(20000, 2000), allow_descriptors() * 7 // 8 - 100)
     made = bare.exchanges(add("memfd", "m1", MIB), b'{"return": {}}\r\n', few)
     for name, number in (("memfd-1500", few), ("memfd-4000", more)):
         take(name, "limit", bare.together(made, bare.memfds(MIB, number)))
