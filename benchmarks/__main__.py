@@ -108,7 +108,7 @@ def main() -> None:
     results = [taken.get(figure.name) or Samples(figure) for figure in figures]
     fill_in(options.output, results, curves)
     results = [each for each in results if each.values]
-    text = report.write(options.output, results, curves, options.rounds)
+    text = report.write(options.output, results, curves)
     print(text)
     if options.page:
         renew_page(text, options.output)

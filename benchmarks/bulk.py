@@ -45,10 +45,12 @@ def measure(scale: Scale, take: Take, _draw: Draw, sides: tuple[str, ...]) -> No
         with source.open("wb") as file:
             for _ in range(size // MIB):
                 file.write(block)
-        for name in ("memctl-write", "memctl-read", "memctl-save"):
+
+        def copy(name: str) -> None:
             # To a new file, as memctl's output goes.
-            take(name, "limit", rate(size, lambda: run("cp", source, target)))
+            take(f"memctl-{name}", "limit", rate(size, lambda: run("cp", source, target)))
             target.unlink()
+
         for name in ("client-write", "client-read"):
             take(name, "limit", bare.copied(scale(256, 32) * MIB) / 1e9)
         with Server("memd") as server, Client(server.paths[1]) as client:
@@ -57,9 +59,11 @@ def measure(scale: Scale, take: Take, _draw: Draw, sides: tuple[str, ...]) -> No
             server.client.ask(add("memfd", "new", size))
             words = (memctl, "-s", server.paths[0])
             server.client.close()
+            copy("write")
             into = rate(size, lambda: run(*words, "write", "new", "0", source))
             take("memctl-write", "memd", into)
             for name, line in (("read", ("read", "--raw", "m")), ("save", ("save", "m", "-"))):
+                copy(name)
                 taken = rate(size, lambda line=line: run(*words, *line, out=target))  # type: ignore[misc]
                 take(f"memctl-{name}", "memd", taken)
                 target.unlink()

@@ -80,10 +80,13 @@ def machine() -> dict[str, str]:
     }
 
 
-def markdown(results: list[Samples], rounds: int) -> str:
+def markdown(results: list[Samples]) -> str:
     """The whole report."""
     lines = [f"- {name}: {value}" for name, value in machine().items()]
-    ran = "One round." if rounds == 1 else f"Medians of {rounds} rounds."
+    counts = [len(each.values.get("memd", ())) for each in results]
+    least, most = min(counts), max(counts)
+    rounds = f"{most}" if least == most else f"{least} to {most}"
+    ran = "One round." if most == 1 else f"Medians of {rounds} rounds."
     return "\n".join([ran, "", table(results), *lines, ""])
 
 
@@ -106,10 +109,10 @@ def as_json(results: list[Samples], curves: dict[str, dict[str, Curve]]) -> dict
     }
 
 
-def write(folder: Path, results: list[Samples], curves: dict[str, dict[str, Curve]], n: int) -> str:
+def write(folder: Path, results: list[Samples], curves: dict[str, dict[str, Curve]]) -> str:
     """Write table, data and, where matplotlib is installed, plots; gives the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(results, n)
+    text = markdown(results)
     (folder / "results.md").write_text(text, encoding="utf-8")
     data = json.dumps(as_json(results, curves), indent=1)
     (folder / "results.json").write_text(data + "\n", encoding="utf-8")

@@ -70,7 +70,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     figure = Figure("f", "F", "1/s", target=4)
     curves = {"many": {"memd": [(1.0, 2.0), (2.0, 3.0)]}}
-    text = report.write(folder, [samples(figure, memd=[8.0], qemu=[2.0])], curves, 1)
+    text = report.write(folder, [samples(figure, memd=[8.0], qemu=[2.0])], curves)
     assert (folder / "results.md").read_text(encoding="utf-8") == text
     data = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert data["figures"]["f"]["samples"] == {"memd": [8.0], "qemu": [2.0]}
