@@ -116,7 +116,7 @@ class App:
         machine = self._daemon.machine
         machine.emit = self._hub.broadcast
         machine.later = loop.call_later
-        machine.spawn = self._hub.spawn
+        machine.spawn = lambda command, what: self._hub.spawn(command, what, USER.get())
         self._daemon.shut_down = self._hub.shut_down
         self._daemon.fail = self._hub.fail
         self._daemon.start_again = partial(self._in_task, self._reset)

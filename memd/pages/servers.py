@@ -190,6 +190,8 @@ class Servers:
         self._serving = Path(settings.directory) / "serving"
         self._emit = emit
         self._in_thread = in_thread
+        # However many clones there are, a store that stalls holds one thread for their files.
+        self._one_at_a_time = asyncio.Lock()
         self._learnt = learnt
         self._most = most or len(os.sched_getaffinity(0))
         self._processes: list[_Process] = []
@@ -272,7 +274,7 @@ class Servers:
 
     async def _take_over(self, clone: Clone) -> None:
         """Wait until no process serves a clone; recover it if it is not complete then."""
-        while (noted := await self._in_thread(partial(_noted, clone.file))) is None:
+        while (noted := await self._with_file(partial(_noted, clone.file))) is None:
             await asyncio.sleep(_PAUSE)
         if "outcome" in noted:
             clone.report = noted if "pages" in noted else {}
@@ -297,6 +299,11 @@ class Servers:
             # It is left alone: the process that inherits it reaps it.
             process.popen.returncode = 0
 
+    async def _with_file(self, work: Callable[[], Any]) -> Any:
+        """Do something with the file of a clone."""
+        async with self._one_at_a_time:
+            return await self._in_thread(work)
+
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         _keep(self._tasks, coroutine)
 
@@ -304,7 +311,7 @@ class Servers:
         if "qmp" in clone.request:
             # Without a monitor there is no way to recover it.
             try:
-                await self._in_thread(partial(self._note, clone))
+                await self._with_file(partial(self._note, clone))
             except OSError as failed:
                 reason = os.strerror(failed.errno or 0)
                 self._ended(clone, "failed", f"cannot write {clone.file}: {reason}")
@@ -415,7 +422,7 @@ class Servers:
     async def _end(self, clone: Clone, outcome: str, error: str | None) -> None:
         if "qmp" in clone.request:
             try:
-                await self._in_thread(partial(clone.file.unlink, missing_ok=True))
+                await self._with_file(partial(clone.file.unlink, missing_ok=True))
             except OSError as failed:
                 log.warning("cannot remove %s: %s", clone.file, failed.strerror)
         del self.clones[clone.number]

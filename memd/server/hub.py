@@ -269,12 +269,18 @@ class Hub:
         begin(command, self.start, end)
         return done
 
-    def spawn(self, command: Command[Any], what: str) -> None:
+    def spawn(self, command: Command[Any], what: str, user: int | None = None) -> None:
         """Run a command that no client waits for; an error is logged.
 
         Args:
             what: is done, for the log.
+            user: whose client has started it, and whom its jobs count for; None for the daemon.
         """
+
+        def start(wait: Wait, resume: Resume) -> None:
+            if isinstance(wait, Job):
+                wait.user = user
+            self.start(wait, resume)
 
         def done(_value: Any, error: BaseException | None) -> None:
             if isinstance(error, QMPError):
@@ -282,7 +288,7 @@ class Hub:
             elif error is not None:
                 log.error("%s failed unexpectedly", what, exc_info=error)
 
-        begin(command, self.start, done)
+        begin(command, start, done)
 
     def shut_down(self, reason: str) -> None:
         """End the daemon; what is written by now is still sent."""

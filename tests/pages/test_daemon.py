@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import resource
 import subprocess
@@ -12,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from memd.errors import QMPError
 from memd.pages.servers import Servers, Settings
 from memd.pages.store import Store
 from tests.differential.kernel import children, command_of
 from tests.differential.server import PATIENCE, TREE, Server, memd_argv
 from tests.pages.memory import save
+from tests.stepping import Running
 
 
 def refused(*options: str, **environment: str) -> str:
@@ -130,4 +134,32 @@ async def test_notes_of_clones_that_say_nothing(directory: Path) -> None:
     await servers.resume()
     assert servers.clones == {}
     assert list(serving.iterdir()) == []
+    await servers.close()
+
+
+async def test_a_store_that_stalls_holds_one_thread_for_the_files_of_clones(
+    directory: Path,
+) -> None:
+    goes_on = asyncio.Event()
+    under_way: list[object] = []
+
+    async def in_thread(work: Callable[[], object]) -> None:
+        under_way.append(work)
+        await goes_on.wait()
+        assert under_way == [work]
+        under_way.clear()
+        raise OSError(errno.EIO, "")
+
+    settings = Settings(str(directory))
+    servers = Servers(settings, lambda _events: None, lambda _name, _pages: None, in_thread)
+    request = {"template": "t", "qmp": "/monitor"}
+    serving = [Running(servers.serve({**request})) for _ in range(5)]
+    while not under_way:
+        await asyncio.sleep(0)
+    goes_on.set()
+    while servers.clones:
+        await asyncio.sleep(0)
+    for each in serving:
+        with pytest.raises(QMPError, match=r"cannot write .*\.json: Input/output error"):
+            each.finish()
     await servers.close()

@@ -14,7 +14,9 @@ import pytest
 
 from memd.compat import Compat
 from memd.json_types import JSON
+from memd.places import SPARE
 from memd.server.hub import Hub
+from memd.server.jobs import UNKNOWN
 from memd.server.limits import Limits
 from memd.server.pending import GRACE
 from memd.server.stream import SocketStream
@@ -113,6 +115,37 @@ async def test_events_go_to_clients_that_have_negotiated() -> None:
     for client in (listening, silent):
         assert await client.message() is None
         client.close()
+
+
+async def test_what_clients_have_started_counts_for_them_and_leaves_room_for_others() -> None:
+    """Also after its command has ended, as a migration does."""
+    hub, user, others = new_hub(), STRANGER, STRANGER + 1
+    go_on, begun, done = threading.Event(), threading.Semaphore(0), asyncio.Event()
+
+    def stall() -> None:
+        begun.release()
+        go_on.wait()
+
+    async def stalled() -> None:
+        await Job(stall)
+
+    async def quick() -> None:
+        await Job(int)
+        done.set()
+
+    most = (UNKNOWN - SPARE * len({0, os.geteuid()})) * 3 // 4
+    for _ in range(UNKNOWN):
+        hub.spawn(stalled(), "what stalls", user)
+    hub.spawn(quick(), "another user's work", others)
+    await asyncio.wait_for(done.wait(), PATIENCE)
+    # The daemon's own is begun as well.
+    await asyncio.wait_for(hub.in_thread(int), PATIENCE)
+    for _ in range(most):
+        assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE)
+    assert not begun.acquire(blocking=False)
+    go_on.set()
+    await hub.end_jobs(lambda: None, PATIENCE)
+    await hub.close()
 
 
 async def test_the_first_reason_to_end_counts() -> None:
