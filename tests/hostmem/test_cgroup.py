@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.hostmem import cgroup, libc
+from memd.hostmem import cgroup, content, libc
 from memd.hostmem.opened import look
 from memd.hostmem.populate import populate_range
 from memd.hostmem.region import Region
@@ -145,6 +145,41 @@ def test_what_is_surely_too_much(one_group: Callable[[int, int], None]) -> None:
         assert not refused(region, 0, MIB // 2)
     finally:
         region.close()
+
+
+def test_what_is_being_made_is_counted(one_group: Callable[[int, int], None]) -> None:
+    """The kernel does not count it yet, and another thread may have begun with it."""
+    one_group(MIB, 0)
+    region, other = Region(HOST, spec()), Region(HOST, spec())
+    try:
+        with cgroup.making(region, 0, MIB // 2):
+            assert not refused(other, 0, MIB // 2)
+            assert refused(other, 0, MIB // 2 + PAGE)
+        assert not refused(other)
+    finally:
+        region.close()
+        other.close()
+
+
+def test_reading_a_shared_mapping_of_zeroes_is_counted(
+    one_group: Callable[[int, int], None],
+) -> None:
+    """Of /dev/zero, it makes pages; of a private one it does not."""
+    for shared, too_much in ((True, True), (False, False)):
+        fd = os.open("/dev/zero", os.O_RDWR | os.O_CLOEXEC)
+        region = Region(HOST, spec(shared=shared), fd)
+        try:
+            cgroup._asked, cgroup._allowance = float("-inf"), 0
+            one_group(0, 0)
+            data = bytearray(MIB)
+            expected = (0, errno.ENOMEM) if too_much else (MIB, errno.EFAULT)
+            assert content.read(region, 0, data) == expected
+            if too_much:
+                assert libc.resident_pages(region.address, MIB) == 0
+                with pytest.raises(OSError, match="Cannot allocate memory"):
+                    list(content.pieces(region))
+        finally:
+            region.close()
 
 
 def test_a_part_of_a_region_is_populated(one_group: Callable[[int, int], None]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from memd.hostmem import export, files, libc
 from memd.hostmem.access import read, write
+from memd.hostmem.opened import MEMFD
 from memd.hostmem.pages import ZERO, PageMap
 from memd.hostmem.region import Region
 from memd.hostmem.save import Saving, save
@@ -59,6 +60,16 @@ def test_reading_holes_makes_no_pages(shared: bool) -> None:
         assert held == PAGE
         assert read(region, "m", 5 * PAGE + 6, 3) == b"\0x\0"
         assert read(region, "m", PAGE - 1, 4 * PAGE + 9) == bytes(4 * PAGE + 8) + b"x"
+
+
+def test_reading_what_can_only_be_mapped_makes_no_pages() -> None:
+    """As a guest_memfd, whose holes would be made by touching them."""
+    with memfd() as region:
+        region.opened = MEMFD._replace(size=-1)
+        write(region, "m", 5 * PAGE + 7, b"x")
+        assert read(region, "m", 0, MIB) == bytes(5 * PAGE + 7) + b"x" + bytes(MIB - 5 * PAGE - 8)
+        assert read(region, "m", PAGE - 1, 4 * PAGE + 9) == bytes(4 * PAGE + 8) + b"x"
+        assert os.fstat(region.fd).st_blocks * 512 == PAGE
 
 
 def test_a_file_that_ends_within_a_page(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from memd.hostmem import files, libc
 from memd.hostmem.files import Backing, memfd, open_file, plain_memfd, posix_shm
 from memd.hostmem.host import Host
 from memd.hostmem.opened import MEMFD
-from memd.hostmem.paths import Entry, encode_path
+from memd.hostmem.paths import Entry, encode_path, new_entry
 from tests.conftest import NOT_HERE
 from tests.hostmem.made import HOST
 
@@ -170,6 +170,30 @@ def test_a_file_that_this_process_has_opened_again_stays(directory: Path) -> Non
     assert names(directory) == ["new"]
     again.undo()
     assert names(directory) == ["new"]
+
+
+class OpenedMeanwhile(Entry):
+    """A name at which somebody begins to open the file while it is looked at."""
+
+    def stat(self) -> os.stat_result:
+        with pytest.raises(BlockingIOError):
+            os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        return super().stat()
+
+
+def test_a_file_that_somebody_is_about_to_open_stays(directory: Path) -> None:
+    path = os.fsencode(directory / "new")
+    made = new_entry(path, None)
+    fd, _noted = HOST.create(made, 0o600)
+    entry = OpenedMeanwhile(path, made.directory, made.name)
+    try:
+        assert not HOST.remove_unused(fd, entry)
+        assert names(directory) == ["new"]
+        assert HOST.remove_unused(fd, made)
+        assert names(directory) == []
+    finally:
+        os.close(fd)
+        made.close()
 
 
 def test_opening_a_file_that_is_removed_makes_a_new_one(directory: Path) -> None:

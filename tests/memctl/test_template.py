@@ -16,7 +16,7 @@ from tests.differential.harness import Side, settle
 from tests.differential.kernel import descriptors
 from tests.differential.server import TREE, Monitor, Server, memd_argv, qemu_argv, running
 from tests.memctl.conftest import Memctl, argv, refusal
-from tests.memctl.fakes import Peer, Talk, interrupt
+from tests.memctl.fakes import Peer, Talk, interrupt, knows_nothing
 from tests.ports import free_port
 from tests.users import need_root
 
@@ -199,6 +199,29 @@ def test_a_signal_while_the_daemon_saves(fake: Callable[[Talk], Memctl], tmp_pat
     status, _out, err = fake(talk).fed(b"", "template", "make", f"{tmp_path}/t", "--of", "vm0")
     assert (status, err) == (143, "memctl: the daemon goes on, and nothing of it stays\n")
     assert place[0].parent.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_while_the_daemon_maps_it(fake: Callable[[Talk], Memctl], tmp_path: Path) -> None:
+    """It has its name by then, and loses it again; a backend that is there is deleted."""
+    deleted: list[str] = []
+
+    def talk(peer: Peer, request: dict[str, Any]) -> None:
+        arguments = request.get("arguments", {})
+        if request["execute"] == "object-add":
+            assert [each.name for each in tmp_path.iterdir()] == ["t"]
+            interrupt(peer.pid, signal.SIGTERM)
+        elif request["execute"] == "object-del":
+            deleted.append(arguments["id"])
+            peer.answer(request)
+        elif request["execute"] == "query-status":
+            peer.answer(request)
+        else:
+            knows_nothing(peer, request)
+
+    status, _out, _err = fake(talk).fed(b"", "template", "make", f"{tmp_path}/t", "--size", "1M")
+    assert status == 143
+    assert len(set(deleted)) == 1
     assert list(tmp_path.iterdir()) == []
 
 
