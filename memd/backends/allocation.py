@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import errno
 from functools import partial
+from typing import TYPE_CHECKING
 
 from memd.backends.memory import Memory
 from memd.errors import QMPError, refusing
-from memd.hostmem import populate
 from memd.hostmem.files import Backing
 from memd.hostmem.host import Host, Unsupported
-from memd.hostmem.ledger import Ledger
 from memd.hostmem.libc import PAGE_SIZE, os_error
 from memd.hostmem.region import Region, job_on
 from memd.hostmem.spec import MapSpec
 from memd.work import MEMORY, Event, Job
+
+if TYPE_CHECKING:
+    from memd.hostmem.ledger import Ledger
+    from memd.hostmem.populate import Population
 
 LARGE = 64 << 20
 """Bytes of a mapping from which on an operation on all its pages is done in a
@@ -70,7 +73,7 @@ class Preallocation:
     """
 
     _cancelled = False
-    _population: populate.Population | None = None
+    _population: Population | None = None
 
     def __init__(self, backend: Memory) -> None:
         context = backend.prealloc_context
@@ -94,8 +97,10 @@ class Preallocation:
         Raises:
             QMPError: a page is not available, or it was given up.
         """
+        from memd.hostmem.populate import Cancelled, Population
+
         backend = self._backend
-        population = populate.Population(
+        population = Population(
             region, backend.prealloc_threads, self._affinity, backend.host_nodes
         )
         self._population = population
@@ -105,7 +110,7 @@ class Preallocation:
             region.host.populate(population)
         except OSError as failed:
             raise cannot_populate(failed) from None
-        except populate.Cancelled:
+        except Cancelled:
             raise cannot_populate(GIVEN_UP) from None
 
     def progress(self) -> Event | None:
@@ -260,6 +265,8 @@ def free(region: Region, discard: bool) -> Job[bool] | None:
         system or device does not answer.
     """
     if region.pinned:
+        from memd.hostmem import populate
+
         populate.cancel(region)
         if not discard and region.close_when_unpinned():
             return None

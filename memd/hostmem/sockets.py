@@ -147,7 +147,9 @@ def _resolve(
         if not (host or port):
             # Python would ask for port 0.
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return socket.getaddrinfo(host or None, port, _FAMILIES[family], kind, 0, flags)
+        # Python imports its tables of other letters for a name that is text.
+        name = host.encode() if host.isascii() else host
+        return socket.getaddrinfo(name or None, port, _FAMILIES[family], kind, 0, flags)
     except (socket.gaierror, UnicodeError) as error:
         # A name that can be none is not asked for.
         reason = getattr(error, "strerror", None) or "Name or service not known"
