@@ -15,6 +15,7 @@ from memd.qapi.types import (
     BUILTINS,
     AlternateType,
     ArrayType,
+    Branches,
     BuiltinType,
     Checker,
     EnumMember,
@@ -220,8 +221,8 @@ class Schema:
             return result
         tag = expr["discriminator"]
         result.tag = next(member for member in result.members if member.name == tag)
-        for case, branch in self._typed(expr["data"]):
-            result.branches[case] = self.object_type(branch["type"])
+        names = {case: branch["type"] for case, branch in self._typed(expr["data"])}
+        result.branches = Branches(names, self.object_type)
         return result
 
     def _members(self, data: Expr) -> list[Member]:

@@ -5,7 +5,7 @@ They are plain data, made by `Schema` when they are first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from memd.json_types import JSONObject
@@ -94,7 +94,29 @@ class ObjectType:
         self.features = features
         self.members: list[Member] = []
         self.tag: Member | None = None
-        self.branches: dict[str, ObjectType] = {}
+        self.branches: Mapping[str, ObjectType] = {}
+
+
+class Branches(Mapping[str, ObjectType]):
+    """A union's branches, each of which is made when it is looked up.
+
+    Args:
+        names: of their types, by the tag's value.
+        find: makes a type, or finds the one that was made.
+    """
+
+    def __init__(self, names: Mapping[str, str], find: Callable[[str], ObjectType]) -> None:
+        self._names = names
+        self._find = find
+
+    def __getitem__(self, case: str) -> ObjectType:
+        return self._find(self._names[case])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class AlternateType:
