@@ -3,7 +3,8 @@
 The file begins with a line of JSON that says where each section is; a section
 is JSON again, compressed. A daemon reads the file, and unpacks a section when it is
 first asked for: what nobody asks costs next to nothing, and no client waits for the
-file system.
+file system. Of types and devices, of which a machine has few, each has a line of its
+own, which is parsed when it is looked up.
 
 A catalogue has names, types, defaults, enumerations and values, and none of
 QEMU's descriptions.
@@ -15,6 +16,7 @@ import functools
 import json
 import os
 import zlib
+from collections.abc import Iterator, Mapping
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -22,16 +24,52 @@ from memd.hostmem.deadline import read_at_start
 from memd.json_types import JSON
 
 _FORMAT = "memd-catalogue"
-_EDITION = 2
+_EDITION = 3
 _HEADER_LIMIT = 1 << 16
 _SECTION_LIMIT = 1 << 27
 """Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""
 
 SECTIONS = (
-    *("schema", "types", "devices", "machines", "cpus", "expansions", "options", "monitor"),
-    *("answers", "lists"),
+    *("schema", "types", "rows", "devices", "machines", "cpus", "expansions", "options"),
+    *("monitor", "answers", "lists"),
 )
 """The parts of a catalogue, each read by itself."""
+
+_BY_LINE = ("types", "devices")
+"""Those whose members are parsed one by one."""
+
+
+class Members(Mapping[str, JSON]):
+    """A JSON object with a member on each line, whose values are parsed when looked up.
+
+    Args:
+        text: the object.
+        path: the file that it is of. Looking up what is not JSON raises `QMPError`.
+    """
+
+    def __init__(self, text: str, path: str) -> None:
+        lines = (line.partition(":") for line in text[1:-1].split(",\n") if line)
+        self._texts = {name[1:-1]: value for name, _, value in lines}
+        self._values: dict[str, JSON] = {}
+        self._path = path
+
+    def __getitem__(self, name: str) -> JSON:
+        if name not in self._values:
+            try:
+                self._values[name] = json.loads(self._texts[name])
+            except ValueError:
+                raise _broken(self._path) from None
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
+def _broken(path: str) -> QMPError:
+    return QMPError(f"'{path}' is not a catalogue of this edition")
 
 
 class Catalogue:
@@ -61,7 +99,7 @@ class Catalogue:
         except OSError as error:
             raise QMPError(f"cannot read catalogue '{path}': {error.strerror}") from None
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-            raise self._broken() from None
+            raise _broken(path) from None
 
     def section(self, name: str) -> JSON:
         """A section's value, which nobody may change.
@@ -80,13 +118,12 @@ class Catalogue:
                 unpacked = reader.decompress(packed, _SECTION_LIMIT)
                 if not reader.eof:
                     raise ValueError
-                self._read[name] = json.loads(unpacked)
+                text = unpacked.decode("ascii")
+                by_line = name in _BY_LINE
+                self._read[name] = Members(text, self._path) if by_line else json.loads(text)
             except (zlib.error, ValueError):
-                raise self._broken() from None
+                raise _broken(self._path) from None
         return self._read[name]
-
-    def _broken(self) -> QMPError:
-        return QMPError(f"'{self._path}' is not a catalogue of this edition")
 
 
 @functools.lru_cache(maxsize=2)
@@ -124,8 +161,12 @@ def write_catalogue(path: str, version: tuple[int, int, int], sections: dict[str
     packed = []
     offset = 0
     for name in SECTIONS:
-        # The order of members is that of complaints about them.
-        text = json.dumps(sections[name], separators=(",", ":"))
+        section = sections[name]
+        if name in _BY_LINE:
+            lines = (f"{_text(each)}:{_text(value)}" for each, value in section.items())
+            text = "{" + ",\n".join(lines) + "}"
+        else:
+            text = _text(section)
         data = zlib.compress(text.encode("ascii"), 9)
         places[name] = (offset, len(data))
         offset += len(data)
@@ -141,3 +182,8 @@ def write_catalogue(path: str, version: tuple[int, int, int], sections: dict[str
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+def _text(value: JSON) -> str:
+    # The order of members is that of complaints about them.
+    return json.dumps(value, separators=(",", ":"))

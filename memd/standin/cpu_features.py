@@ -28,7 +28,7 @@ def check_features(catalogue: Catalogue, tree: Tree, type_name: str, text: str) 
         QMPError: there is no such feature, or it does not take its value.
     """
     known = CatalogueTypes(catalogue, tree).find(type_name)
-    if known is None or catalogue.section("types")["types"][type_name]["removed"] is None:
+    if known is None or catalogue.section("types")[type_name]["removed"] is None:
         # It could not be asked for what it has.
         return
     words = [word for word in text.split(",") if word]

@@ -141,9 +141,9 @@ class Globals:
         """Whether there can be any for a type of device: no type is made to find that out."""
         if not self._given:
             return False
-        told = self._catalogue.section("types")["types"]
+        told = self._catalogue.section("types")
         return name not in told or any(
-            each.driver == ancestor or ancestor in told.get(each.driver, {}).get("implementers", ())
+            each.driver in (ancestor, *told[ancestor]["interfaces"])
             for half in (name, *inner_names(name))
             for ancestor in _ancestors(told, half)
             for each in self._given

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from memd.client import Client
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.schema import Schema
 from memd.qapi.types import AlternateType, BuiltinType, EnumType, Type
 from memd.standin.catalogue import write_catalogue
@@ -277,7 +277,7 @@ def _record(binary: _Binary, path: str) -> None:
         preconfig = _preconfig(client, schema["entries"])
     sections["schema"] = expressions(**schema, preconfig=preconfig)
     sections["lists"] = {name: binary.list(name) for name in _LISTED}
-    sections["types"] = _types(binary)
+    sections["types"], sections["rows"] = _types(binary)
     sections["devices"] = _devices(binary)
     questions = [(name, None) for name in _unasked(schema)]
     sections["answers"] = {
@@ -365,14 +365,14 @@ def _expansions(client: Client, names: Sequence[str]) -> JSON:
     return expansions
 
 
-def _types(binary: _Binary) -> JSON:
-    """Types, what each has that the one above it has not, and who implements what."""
+def _types(binary: _Binary) -> tuple[JSONObject, list[JSON]]:
+    """Types, what each has that the one above it has not, and the rows of all properties."""
     with binary.run("none") as client:
         listed = client.execute("qom-list-types", {"abstract": True})
         above = {each["name"]: each.get("parent") for each in listed}
         implementers = {
             name: _names(client.execute("qom-list-types", {"implements": name, "abstract": True}))
-            for name in above
+            for name in sorted(above)
             if _is_interface(name, above)
         }
     names = sorted(above)
@@ -385,7 +385,7 @@ def _types(binary: _Binary) -> JSON:
     table: list[JSON] = []
     numbers: dict[str, int] = {}
     abstract = {each["name"] for each in listed if each.get("abstract")}
-    found: dict[str, JSON] = {}
+    found: JSONObject = {}
     for name in names:
         own, inherited = properties[name] or {}, properties.get(above[name] or "") or {}
         added = []
@@ -399,14 +399,15 @@ def _types(binary: _Binary) -> JSON:
             "parent": above[name],
             "abstract": name in abstract,
             "added": added,
+            "interfaces": [],
             # What ended the QEMU is as unknown as what it would not tell.
             "removed": None if properties[name] is None else sorted(set(inherited) - set(own)),
         }
     for interface, those in implementers.items():
-        found[interface]["implementers"] = sorted(
-            name for name in those if name != interface and above[name] not in those
-        )
-    return {"rows": table, "types": found}
+        for name in those:
+            if name != interface and above[name] not in those:
+                found[name]["interfaces"].append(interface)
+    return found, table
 
 
 def _devices(binary: _Binary) -> JSON:

@@ -281,9 +281,6 @@ class StandIn:
             for name in ("chardevs", "netdevs", "blocks", "drives", "fsdevs", "devices"):
                 getattr(self, name)
                 await Turn()
-            for section in ("devices", "types"):
-                self.catalogue.section(section)
-                await Turn()
             check_migrating(machine)
             if self._closed:
                 raise reset_meanwhile()

@@ -6,8 +6,7 @@ types and the defaults of properties that the recorded QEMU told.
 
 from __future__ import annotations
 
-from typing import Any
-
+from memd.json_types import JSONObject
 from memd.qom import INTERFACE, OBJECT, ObjectType, Property, Tree
 from memd.standin.catalogue import Catalogue
 
@@ -28,11 +27,10 @@ class CatalogueTypes:
         self._tree = tree
         self._made: dict[str, ObjectType] = {}
         self._properties: dict[int, Property] = {}
-        self._interfaces: dict[str, list[str]] = {}
 
     def find(self, name: str) -> ObjectType | None:
         """The type of that name, if the catalogue has it."""
-        return self._make(name) if name in self._told() else None
+        return self._make(name) if name in self._told else None
 
     def find_alias(self, name: str) -> ObjectType | None:
         """The type of device that has this alias, if there is one."""
@@ -41,23 +39,20 @@ class CatalogueTypes:
     def all(self) -> dict[str, ObjectType]:
         """The tree's own types and the catalogue's, by name."""
         found = {name: each for name, each in self._tree.types().items() if name not in _INCOMPLETE}
-        for name in self._told():
+        for name in self._told:
             found.setdefault(name, self._make(name))
         return found
 
-    def _told(self) -> dict[str, Any]:
-        section = self._catalogue.section("types")
-        told: dict[str, Any] = section["types"]
-        if not self._interfaces:
-            for name, each in told.items():
-                for implementer in each.get("implementers", ()):
-                    self._interfaces.setdefault(implementer, []).append(name)
+    @property
+    def _told(self) -> JSONObject:
+        """What the catalogue says of each type, by name."""
+        told: JSONObject = self._catalogue.section("types")
         return told
 
     def _property(self, number: int) -> Property:
         found = self._properties.get(number)
         if found is None:
-            row = self._catalogue.section("types")["rows"][number]
+            row = self._catalogue.section("rows")[number]
             default = row[2] if len(row) == 3 else None
             found = self._properties[number] = Property(row[0], row[1], default=default)
         return found
@@ -67,13 +62,13 @@ class CatalogueTypes:
         if found is None:
             found = self._own(name)
             if found is None:
-                each = self._told()[name]
+                each = self._told[name]
                 found = ObjectType(
                     name,
                     None if each["parent"] is None else self._make(each["parent"]),
                     abstract=each["abstract"],
                     properties=[self._property(number) for number in each["added"]],
-                    interfaces=self._interfaces.get(name, ()),
+                    interfaces=each["interfaces"],
                 )
                 for gone in each["removed"] or ():
                     found.all_properties.pop(gone, None)

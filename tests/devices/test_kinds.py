@@ -39,17 +39,17 @@ def test_properties_are_named_once() -> None:
 @pytest.mark.parametrize("compat", Compat)
 def test_properties_are_those_of_the_recorded_machines(compat: Compat) -> None:
     catalogue = Catalogue(packaged(compat))
-    section = catalogue.section("types")
+    types, every_row = catalogue.section("types"), catalogue.section("rows")
     kinds = recorded_kinds(compat, catalogue.section("machines"))
     assert len(kinds) >= 40
     for kind in kinds:
         found: set[tuple[str, str]] = set()
         name = kind.type_name
-        assert kind is NONE or section["types"][name]["parent"] == kind.above
+        assert kind is NONE or types[name]["parent"] == kind.above
         while name != "machine":
-            rows = [section["rows"][number] for number in section["types"][name]["added"]]
+            rows = [every_row[number] for number in types[name]["added"]]
             found |= {(row[0], row[1]) for row in rows if "flash" not in row[0]}
-            name = section["types"][name]["parent"]
+            name = types[name]["parent"]
         assert {(row[0], row[1]) for row in kind.properties} == found or kind.kind == "none"
 
 

@@ -12,7 +12,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qapi.introspect import introspect
 from memd.qapi.schema import Schema
-from memd.standin.catalogue import SECTIONS, Catalogue, packaged, write_catalogue
+from memd.standin.catalogue import SECTIONS, Catalogue, Members, packaged, write_catalogue
 from memd.standin.expressions import expressions
 from memd.testing.run import main
 from tests.differential.server import qemu_binary
@@ -29,7 +29,8 @@ def test_the_packages_own_are_of_their_release_and_have_every_section(compat: Co
 @pytest.mark.parametrize("compat", Compat)
 def test_no_text_of_the_qemus_own_is_in_it(compat: Compat) -> None:
     catalogue = Catalogue(packaged(compat))
-    text = json.dumps([catalogue.section(name) for name in SECTIONS])
+    sections = map(catalogue.section, SECTIONS)
+    text = json.dumps([dict(each) if isinstance(each, Members) else each for each in sections])
     assert '"help":' not in text
     assert '"description":' not in text
 
@@ -89,19 +90,28 @@ def test_another_file_is_none(tmp_path: Path, content: bytes) -> None:
 
 def test_a_torn_one_is_told_of_when_the_section_is_read(tmp_path: Path) -> None:
     path = tmp_path / "torn"
-    write_catalogue(str(path), (10, 0, 2), {name: [name] for name in SECTIONS})
-    assert Catalogue(str(path)).section("options") == ["options"]
+    write_catalogue(str(path), (10, 0, 2), {name: {name: [name]} for name in SECTIONS})
+    assert Catalogue(str(path)).section("options") == {"options": ["options"]}
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(QMPError, match="is not a catalogue"):
         Catalogue(str(path)).section(SECTIONS[-1])
 
 
+def test_a_member_that_is_not_json_is_told_of_when_it_is_looked_up() -> None:
+    members = Members('{"good":[1],\n"bad":[1}', "file")
+    assert (members["good"], list(members), len(members)) == ([1], ["good", "bad"], 2)
+    assert "other" not in members
+    with pytest.raises(QMPError, match="'file' is not a catalogue"):
+        members["bad"]
+    assert not Members("{}", "file")
+
+
 def test_nobody_waits_for_its_file_once_it_is_open(tmp_path: Path) -> None:
     path = tmp_path / "gone"
-    write_catalogue(str(path), (10, 0, 2), {name: [name] for name in SECTIONS})
+    write_catalogue(str(path), (10, 0, 2), {name: {name: [name]} for name in SECTIONS})
     catalogue = Catalogue(str(path))
     path.unlink()
-    assert [catalogue.section(name) for name in SECTIONS] == [[name] for name in SECTIONS]
+    assert [catalogue.section(name) for name in SECTIONS] == [{name: [name]} for name in SECTIONS]
 
 
 def test_a_missing_one(tmp_path: Path) -> None:
@@ -117,7 +127,7 @@ def test_the_command_records_the_one_that_the_package_has(tmp_path: Path) -> Non
     if compat is None:
         pytest.skip(f"not here: no catalogue of QEMU {recorded.version} comes with memd")
     own = Catalogue(packaged(compat))
-    for name in ("schema", "types", "devices", "options", "monitor", "machines"):
+    for name in ("schema", "types", "rows", "devices", "options", "monitor", "machines"):
         assert recorded.section(name) == own.section(name), name
     # Values depend on the host's processor and kernel.
     assert recorded.section("answers").keys() == own.section("answers").keys()
