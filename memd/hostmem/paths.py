@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from memd.hostmem import libc
 
@@ -159,6 +160,28 @@ class Entry:
         if self.directory >= 0:
             os.close(self.directory)
             self.directory = -1
+
+
+class Made:
+    """A socket or link that was made for a client, and is removed when that is closed.
+
+    Args:
+        entry: its name, where it has just been made; taken over.
+
+    Raises:
+        OSError: it has gone.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        self._made = entry.stat()
+        self._entry = entry
+
+    def remove(self) -> None:
+        """Remove it, unless something else is there by now, and close the directory; may wait."""
+        with suppress(OSError):
+            if os.path.samestat(self._entry.stat(), self._made):
+                self._entry.unlink()
+        self._entry.close()
 
 
 def open_path(path: bytes, flags: int, roots: Roots | None = None) -> int:

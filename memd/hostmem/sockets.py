@@ -18,7 +18,7 @@ from memd.errors import QMPError, refusing
 from memd.json_types import JSON
 
 if TYPE_CHECKING:
-    from memd.hostmem.paths import Entry, Roots
+    from memd.hostmem.paths import Entry, Made, Roots
 
 UNIX_PATH_MAX = 108
 """Bytes of a socket's path, its closing NUL included (unix(7))."""
@@ -90,40 +90,42 @@ def connect_unix(path: str, roots: Roots | None) -> socket.socket:
     return made
 
 
-def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Entry]:
+def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Made]:
     """Listen where a client says, in place of a socket or an empty file that is there.
 
     Args:
         roots: what the path has to be below; None for anywhere.
 
     Returns:
-        the socket, and its name, which is to be removed and closed in the end.
+        the socket, and its name, which is to be removed in the end.
 
     Raises:
         QMPError: it can't be.
     """
     # Brings in ctypes, which a start need not pay for.
-    from memd.hostmem.paths import encode_path, new_entry
+    from memd.hostmem.paths import Made, encode_path, new_entry
 
     check_path(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    entry: Entry | None = None
     try:
         # Nothing is removed elsewhere because a link leads there.
         entry = new_entry(encode_path(path), roots)
-        with contextlib.suppress(FileNotFoundError):
-            status = entry.stat()
-            is_empty = stat.S_ISREG(status.st_mode) and status.st_size == 0
-            if is_empty or stat.S_ISSOCK(status.st_mode):
-                entry.unlink()
-        made.bind(_here(entry))
-        made.listen(1)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat()
+                is_empty = stat.S_ISREG(status.st_mode) and status.st_size == 0
+                if is_empty or stat.S_ISSOCK(status.st_mode):
+                    entry.unlink()
+            made.bind(_here(entry))
+            made.listen(1)
+            name = Made(entry)
+        except BaseException:
+            entry.close()
+            raise
     except OSError as error:
         made.close()
-        if entry is not None:
-            entry.close()
         raise QMPError(f"Failed to bind socket to {path}: {error.strerror}") from None
-    return made, entry
+    return made, name
 
 
 def _here(entry: Entry) -> str:

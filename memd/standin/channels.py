@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.hostmem.paths import FDSETS, Entry, Roots
+from memd.hostmem.paths import FDSETS, Made, Roots
 from memd.hostmem.sockets import (
     MOST_ADDRESSES,
     PATIENCE,
@@ -168,14 +168,14 @@ class Channel:
         close: Callable[[], None] | None = None,
         *,
         process: subprocess.Popen[bytes] | None = None,
-        entry: Entry | None = None,
+        made: Made | None = None,
         listening: list[JSON] | None = None,
     ) -> None:
         self.kind = kind
         self.listening = listening or []
         self._fds = fds
         self._close = close
-        self._entry = entry
+        self._made = made
         self._process = process
         self._waited: Completion | None = None
         self._refused = False
@@ -255,12 +255,9 @@ class Channel:
             for fd in self._fds:
                 os.close(fd)
         self._fds = []
-        if self._entry is not None:
-            try:
-                self._entry.unlink()
-            except OSError:
-                pass
-            self._entry.close()
+        if self._made is not None:
+            self._made.remove()
+            self._made = None
         if self.share is not None:
             self.share.end()
         if self._process is not None and kill:
@@ -309,9 +306,9 @@ def listen(where: Address, roots: Roots | None) -> Channel:
     if where["type"] not in ("unix", "inet"):
         raise QMPError(f"memd does not listen on sockets of type '{where['type']}'")
     if where["type"] == "unix":
-        made, entry = listen_unix(where["path"], roots)
+        listener, made = listen_unix(where["path"], roots)
         told = [{"type": "unix", "path": where["path"]}]
-        return Channel("socket", [made.detach()], entry=entry, listening=told)
+        return Channel("socket", [listener.detach()], made=made, listening=told)
     family = tcp_family(where.get("ipv4"), where.get("ipv6"))
     socks = listen_tcp(where["host"], where["port"], family, backlog=1)
     told = [address_of(each) for each in socks]

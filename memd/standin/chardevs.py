@@ -7,7 +7,6 @@ QEMU 10.0.2.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import socket
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.errors import NoDescriptorError, QMPError, check_length, refusing, reset_meanwhile
 from memd.hostmem.file_systems import number, of_paths
-from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, new_entry, open_path
+from memd.hostmem.paths import FDSETS, Made, create_path, encode_path, new_entry, open_path
 from memd.hostmem.sockets import (
     MOST_ADDRESSES,
     PATIENCE,
@@ -111,7 +110,7 @@ class _Opened:
     def __init__(self) -> None:
         self.fds: list[int] = []
         self.copies: dict[str, Copy] = {}
-        self.entry: Entry | None = None
+        self.made: Made | None = None
         self.filename: str | None = None
         self.addr: JSON = None
         self.on = ELSEWHERE
@@ -123,11 +122,9 @@ class _Opened:
         for copy in self.copies.values():
             copy.close()
         self.copies.clear()
-        if self.entry is not None:
-            with contextlib.suppress(OSError):
-                self.entry.unlink()
-            self.entry.close()
-            self.entry = None
+        if self.made is not None:
+            self.made.remove()
+            self.made = None
 
 
 class Chardevs:
@@ -473,7 +470,7 @@ def _open(
             opened.filename = f"pty:{terminal}"
             if "path" in data:
                 with refusing("Failed to create PTY symlink"):
-                    opened.entry = _link(terminal, data["path"], roots)
+                    opened.made = _link(terminal, data["path"], roots)
         elif kind == "socket":
             _socket(opened, data, roots, given)
         elif kind == "udp":
@@ -494,15 +491,15 @@ def _pipes(opened: _Opened, path: str, roots: Roots | None) -> bool:
     return True
 
 
-def _link(to: str, path: str, roots: Roots | None) -> Entry:
+def _link(to: str, path: str, roots: Roots | None) -> Made:
     """Make a link; raises `OSError`."""
     entry = new_entry(encode_path(path), roots)
     try:
         os.symlink(to, entry.name, dir_fd=entry.directory)
+        return Made(entry)
     except BaseException:
         entry.close()
         raise
-    return entry
 
 
 def create_file(path: str, end: int, roots: Roots | None, what: str, mode: int = 0o666) -> int:
@@ -536,7 +533,7 @@ def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: i
         path = where["path"]
         opened.addr = {"type": "unix", "path": path}
         if server:
-            listening, opened.entry = listen_unix(path, roots)
+            listening, opened.made = listen_unix(path, roots)
             opened.fds.append(listening.detach())
             return
         try:

@@ -17,7 +17,7 @@ import pytest
 
 from memd.hostmem.files import open_file
 from memd.hostmem.host import Host
-from memd.hostmem.paths import Roots, new_entry, open_own, open_path, target
+from memd.hostmem.paths import Made, Roots, new_entry, open_own, open_path, target
 from tests.descriptors import open_descriptors
 from tests.differential.server import PATIENCE
 from tests.hostmem.made import HOST
@@ -568,3 +568,23 @@ def test_what_strangers_put_there_is_not_written_to(directory: Path) -> None:
     # Nobody takes a FIFO for a file that was kept.
     place.chmod(0o1777)
     os.close(open_own(os.fsencode(fifo), os.O_RDWR, 0))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_was_made_is_removed_unless_it_is_anothers_by_now(
+    tmp_path: Path, replaced: bool
+) -> None:
+    """A link, which is not followed."""
+    path = tmp_path / "link"
+    entry = new_entry(os.fsencode(path))
+    os.symlink("/dev/null", path)
+    made = Made(entry)
+    if replaced:
+        # The first one stays: its inode's number could be the other's.
+        path.rename(tmp_path / "moved")
+        os.symlink("/dev/null", path)
+    made.remove()
+    assert path.is_symlink() is replaced
+    # It is closed, and nothing more happens.
+    made.remove()
+    assert entry.directory == -1

@@ -48,10 +48,24 @@ def test_a_socket_is_not_made_where_a_link_leads_to(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["dangling", "empty", "link"]
     # Directories may be reached by links.
     (tmp_path / "way").symlink_to(tmp_path)
-    made, entry = listen_unix(str(tmp_path / "way" / "empty"), None)
+    listener, made = listen_unix(str(tmp_path / "way" / "empty"), None)
     assert empty.is_socket()
-    made.close()
-    entry.close()
+    listener.close()
+    made.remove()
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "link", "way"]
+
+
+def test_the_socket_of_another_one_in_its_place_stays(tmp_path: Path) -> None:
+    """Whoever has put it there listens on it, and its clients would find nobody."""
+    path = tmp_path / "socket"
+    listener, made = listen_unix(str(path), None)
+    with listener, socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as client:
+        # Not removed: the number of its inode could be the other's.
+        path.rename(tmp_path / "moved")
+        other.bind(str(path))
+        other.listen()
+        made.remove()
+        client.connect(str(path))
 
 
 async def test_a_listener_goes_on_where_there_is_no_descriptor_for_a_client() -> None:
