@@ -54,6 +54,21 @@ def test_manual_pages(wheel: Path) -> None:
     assert "object\\-add" in (pages / "man7" / "memd-qmp-ref.7").read_text(encoding="utf-8")
 
 
+def test_documents(wheel: Path) -> None:
+    """Every document that a program names is installed, and so is what documents lead to."""
+    installed = wheel / f"memd_qmp-{memd.__version__}.data" / "data" / "share" / "doc" / "memd"
+    named = {
+        found
+        for path in (TREE / "memd").rglob("*.py")
+        for found in re.findall(r"\bdocs/[\w-]+\.\w+", path.read_text(encoding="utf-8"))
+    }
+    assert "docs/limits.md" in named
+    for path in [*installed.rglob("*.md"), *(installed / name for name in named)]:
+        links = re.findall(r"\]\((?!\w+:)([^)#]+)", path.read_text(encoding="utf-8"))
+        for link in links:
+            assert (path.parent / link).exists() or link.endswith("LICENSE"), f"{path}: {link}"
+
+
 def test_scripts_lead_somewhere(wheel: Path) -> None:
     parser = configparser.ConfigParser()
     parser.read(next(wheel.glob("*.dist-info")) / "entry_points.txt")

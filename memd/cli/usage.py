@@ -150,6 +150,9 @@ Examples:
 
 SIGTERM, SIGINT, SIGHUP and the command "quit" end memd with status 0, a wrong
 option or an object that can't be made with status 1.
+
+The docs/ that are named here are in share/doc/memd, below the prefix that memd
+is installed in.
 """
 
 QEMU_USAGE = """\
@@ -205,5 +208,6 @@ Accepted, without effect:
   -no-user-config, -nographic, -sandbox, -k, -D, -d, -trace, -overcommit,
   -kernel, -initrd, -append, -bios, -dtb, -no-fd-bootchk, -win2k-hack
 
-QEMU's other options are refused. See memd --help for the daemon's own.
+QEMU's other options are refused. See memd --help for the daemon's own, and
+where the docs/ are.
 """

@@ -48,6 +48,7 @@ _SECTIONS = {
         "/etc/memd/memd.conf": (
             "With the systemd unit: MEMD_OPTIONS=, the options, separated by blanks."
         ),
+        "share/doc/memd/docs/": "Below the prefix that memd is installed in: the documents.",
     },
 }
 
