@@ -43,6 +43,14 @@ _MOST_LOOKED_AT = 4096
 _CONTENT = frozenset(("data", "password", "passphrase", "secret", "key", "keys"))
 """Names of members and properties whose values are never told, in lower case."""
 
+_LOGIN = re.compile(r"(://[^/?#\s:]*:)[^/?#\s]*@")
+"""The password of a URL, which nothing here takes; one may be sent all the same."""
+
+_JSON = "json:"
+"""What a name of a file begins with that has options of a block node."""
+
+_MEMBER_WITH_CONTENT = re.compile(rf"['\"]({'|'.join(sorted(_CONTENT))})['\"]\s*:", re.IGNORECASE)
+
 _NO_ERROR = "left out, since it tells of what was sent"
 
 _WORDS = re.compile(r"[\s,=]+")
@@ -93,6 +101,7 @@ class Told:
             ]
             if _quotes(desc, kept):
                 return _NO_ERROR
+        desc = _without_password(desc)
         return desc if len(desc) <= LONGEST_TEXT else desc[:LONGEST_TEXT] + HIDDEN
 
 
@@ -243,12 +252,23 @@ class _Shortened:
         return short
 
     def _text(self, text: str) -> str:
+        text = _without_password(text)
         room = min(LONGEST_TEXT, max(0, self._left))
         self._left -= min(len(text), room) + 8
         if len(text) <= room:
             return text
         self.cut = True
         return text[:room] + HIDDEN
+
+
+def _without_password(text: str) -> str:
+    """A text, as far as it may be told: at its beginning, no URL has a password."""
+    if text.startswith(_JSON) and _MEMBER_WITH_CONTENT.search(text):
+        return _JSON + HIDDEN
+    if "://" not in text:
+        return text
+    looked_at = text[:_MOST_LOOKED_AT]
+    return _LOGIN.sub(rf"\g<1>{HIDDEN}@", looked_at) + text[_MOST_LOOKED_AT:]
 
 
 def _quotes(desc: str, values: list[JSON]) -> bool:

@@ -17,7 +17,7 @@ from memd.commands.audit import MOST_HELD, Audit, Record
 from memd.commands.queries import is_query
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError, device_not_found, printable
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.server.audit_sinks import LOST_ID, MESSAGE_ID, FileSink, JournaldSink
 from memd.server.limits import LimitedLog
 from memd.session import Monitor, Peer
@@ -100,8 +100,12 @@ class Audited:
         return self.comes_to
 
     def __call__(self, name: str, **arguments: JSON) -> JSON:
-        given = {key.replace("_", "-"): value for key, value in arguments.items()}
-        return self.audit(self.client, name, given, False)  # type: ignore[arg-type]
+        return self.execute(
+            name, {key.replace("_", "-"): value for key, value in arguments.items()}
+        )
+
+    def execute(self, name: str, arguments: JSONObject) -> JSON:
+        return self.audit(self.client, name, arguments, False)  # type: ignore[arg-type]
 
     @property
     def last(self) -> Record:
@@ -279,6 +283,17 @@ def test_no_record_has_what_is_written(audited: Audited) -> None:
             {"path": "/objects/m0", "property": "size", "value": {"a": {"Data": "…"}, "b": 1}},
         ),
         ("human-monitor-command", {"command-line": f" {MARK} x"}, {"command-line": "…"}),
+        # A name may have a password in it.
+        (
+            "x-template-pull",
+            {"name": "t", "url": f"https://user:{MARK}@b@host:80/a?b://c@"},
+            {"name": "t", "url": "https://user:…@host:80/a?b://c@"},
+        ),
+        (
+            "x-template-pull",
+            {"name": f"json:{{'Password' : '{MARK}'}}", "url": f"://:{MARK * 50}@"},
+            {"name": "json:…", "url": "://:…@"},
+        ),
         (
             "device_add",
             {"driver": "pc-dimm", "id": "d0", "memdev": "m0", "password": MARK, MARK: 1},
@@ -289,7 +304,7 @@ def test_no_record_has_what_is_written(audited: Audited) -> None:
 def test_secrets(audited: Audited, name: str, sent: Any, told: JSON) -> None:
     """Of what carries them there is what names something, and which members there were."""
     audited.console("object-add", qom_type="memory-backend-ram", id="m0", size=4096)
-    audited(name, **sent)
+    audited.execute(name, sent)
     assert audited.last["arguments"] == told
     assert MARK not in repr(audited.sink.records)
 
@@ -312,6 +327,13 @@ def test_an_error_is_not_looked_through_for_ever(audited: Audited, value: JSON) 
     with pytest.raises(QMPError):
         audited("object-add", qom_type="secret", id="s0", data=value)
     assert audited.last["error"] == "left out, since it tells of what was sent"
+
+
+def test_an_error_does_not_quote_the_password_of_a_url(audited: Audited) -> None:
+    audited.comes_to = QMPError(f"'https://u:{MARK}@host' is no source")
+    with pytest.raises(QMPError):
+        audited.execute("x-template-pull", {"name": "t", "url": f"https://u:{MARK}@host"})
+    assert audited.last["error"] == "'https://u:…@host' is no source"
 
 
 def test_much_is_cut(audited: Audited) -> None:

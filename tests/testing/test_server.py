@@ -179,6 +179,9 @@ def test_a_reset_leaves_nothing(new_server: Server) -> None:
     client.execute("object-add", {**memory, "id": "b", "prealloc-context": "/objects/a"})
     client.execute("stop")
     client.execute("set-action", {"shutdown": "pause"})
+    with open(os.devnull) as null:
+        client.execute("getfd", {"fdname": "null"}, fds=[null.fileno()])
+        client.execute("add-fd", {"fdset-id": 3}, fds=[null.fileno()])
     capability = {"capability": "xbzrle", "state": True}
     client.execute("migrate-set-capabilities", {"capabilities": [capability]})
     server.fault(command="stop", error={"desc": "no"})
@@ -198,6 +201,9 @@ def test_a_reset_leaves_nothing(new_server: Server) -> None:
     assert client.execute("query-status")["running"] is True
     capabilities = client.execute("query-migrate-capabilities")
     assert not [each for each in capabilities if each["state"]]
+    assert client.execute("query-fdsets") == []
+    with pytest.raises(QMPError, match="named 'null' not found"):
+        client.execute("closefd", {"fdname": "null"})
     # Were it still to pause, it would stay.
     client.execute("system_reset")
     assert client.execute("query-status")["running"] is True
