@@ -8,10 +8,17 @@ NUL. Observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 REPLACEMENT = "\ufffd"
 
-_INVALID = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+@cache
+def _invalid() -> re.Pattern[str]:
+    # Made when a text may match: that takes as long as to import all else of this room.
+    return re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+
 _PLANE_ENDS = tuple(chr(plane << 16 | low) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF))
 """What may stand in a Python string and not in one of QEMU's. To look for those of the first
 plane and for each of the others takes a tenth of the time of one expression for all."""
@@ -22,7 +29,7 @@ _LEAST = (0, 0, 0x80, 0x800, 0x10000, 0x200000, 0x4000000)
 
 def is_valid(text: str) -> bool:
     """Whether all that stands in a text may stand in one of QEMU's."""
-    return not (_INVALID.search(text) or _has_plane_end(text))
+    return not (_invalid().search(text) or _has_plane_end(text))
 
 
 def _has_plane_end(text: str) -> bool:
@@ -31,7 +38,7 @@ def _has_plane_end(text: str) -> bool:
 
 def with_replacements(text: str) -> str:
     """A text with U+FFFD for what may not stand in one of QEMU's."""
-    text = _INVALID.sub(REPLACEMENT, text)
+    text = _invalid().sub(REPLACEMENT, text)
     for each in _PLANE_ENDS:
         text = text.replace(each, REPLACEMENT)
     return text
@@ -47,7 +54,7 @@ def decode(data: bytes) -> str | None:
         return None
     # One of the first plane begins with EF, which most texts lack: to look for it at each
     # character takes as long as all else.
-    is_invalid = (b"\xef" in data and _INVALID.search(text)) or _has_plane_end(text)
+    is_invalid = (b"\xef" in data and _invalid().search(text)) or _has_plane_end(text)
     return None if is_invalid else text
 
 
