@@ -43,6 +43,7 @@ from memd.json_types import JSONObject
 from memd.server.endpoint import open_chardev
 from memd.server.hub import Hub
 from memd.server.listener import Listener, SocketFiles
+from memd.server.peer import user_of
 from memd.work import MEMORY, Encoded, Job, Run
 
 if TYPE_CHECKING:
@@ -345,9 +346,10 @@ class Metrics:
         self._answer = _answerer(registry)
         self._seen = Snapshot()
         self._one_at_a_time = asyncio.Lock()
-        # Those that have not said what they want, and all of them; in the order they came.
+        # Those that have not said what they want, in the order they came, and all of them, each
+        # with its user.
         self._silent: dict[asyncio.Task[None], None] = {}
-        self._scrapes: set[asyncio.Task[None]] = set()
+        self._scrapes: dict[asyncio.Task[None], int] = {}
         self._listeners: list[Listener] = []
         self._files = SocketFiles()
 
@@ -382,24 +384,29 @@ class Metrics:
         await self._files.remove(self._hub.in_thread)
 
     def _serve(self, client: socket.socket) -> None:
-        if len(self._scrapes) >= AT_ONCE:
-            if not self._silent:
-                client.close()
-                return
-            first = next(iter(self._silent))
-            del self._silent[first]
-            self._scrapes.discard(first)
-            first.cancel()
+        user, places = user_of(client), self._hub.opened
+        if len(self._scrapes) >= AT_ONCE or not places.has_free_place(user):
+            for first in [*self._silent][:1]:
+                self._count_out(first)
+                first.cancel()
+        if len(self._scrapes) >= AT_ONCE or not places.has_free_place(user):
+            client.close()
+            return
+        places.take(user)
         client.setblocking(False)
         scrape = self._loop.create_task(self._scrape(client))
-        self._scrapes.add(scrape)
+        self._scrapes[scrape] = user
         self._silent[scrape] = None
         scrape.add_done_callback(partial(self._left, client))
 
     def _left(self, client: socket.socket, scrape: asyncio.Task[None]) -> None:
         client.close()
+        self._count_out(scrape)
+
+    def _count_out(self, scrape: asyncio.Task[None]) -> None:
         self._silent.pop(scrape, None)
-        self._scrapes.discard(scrape)
+        if scrape in self._scrapes:
+            self._hub.opened.give_back(self._scrapes.pop(scrape))
 
     async def _scrape(self, client: socket.socket) -> None:
         # Who goes away, or takes too long, does not matter (a TimeoutError is an OSError).

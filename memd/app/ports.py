@@ -178,7 +178,7 @@ class Ports:
             log = await self._hub.in_thread(partial(QTestLog, path))
         except OSError as error:
             raise StartError(f"could not open '{path}': {os.strerror(error.errno or 0)}") from None
-        self._qtest = QTest(self._loop, log, changed)
+        self._qtest = QTest(self._loop, log, self._hub.opened, changed)
         seen.on_yank = self._qtest.cut
         dialer = await self._open_chardev(chardev, seen, self._qtest.adopt)
 
@@ -338,6 +338,7 @@ class Ports:
             None if chardev.server else chardev.host or "localhost",
             served,
             lambda: monitor.on_alone(),
+            self._hub.opened,
         )
         self._tls_ports.append(port)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from memd.errors import NO_DESCRIPTOR, NoDescriptorError, QMPError
 from memd.json_types import JSON
+from memd.places import current_user
 from memd.session import Session
 from memd.session.descriptor import Descriptor
 
@@ -163,10 +164,11 @@ def take_fd(session: Session) -> TakeFd:
 
 
 class _Own:
-    """A descriptor on no client's account: it was there at the start, or is a copy."""
+    """A descriptor that was there at the start, or is a copy, which counts with what it is for."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._user = current_user()
 
     def close(self) -> None:
         """Close it, at once or soon."""
@@ -174,7 +176,7 @@ class _Own:
             from memd.hostmem.closing import close
 
             fd, self.fd = self.fd, -1
-            close(fd)
+            close(fd, user=self._user)
 
 
 class _Copy(_Own):

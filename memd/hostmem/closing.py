@@ -20,6 +20,9 @@ from memd.hostmem.file_systems import number
 _AT_ONCE = (64 << 20) // 512
 """Blocks of memory up to which a memfd is closed at once; it may be the last to hold it."""
 
+_FILES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFBLK, stat.S_IFCHR)
+"""The kinds of what a file's server or a device is waited for."""
+
 Then = Callable[[], object]
 
 _lock = threading.Lock()
@@ -44,11 +47,19 @@ def close(fd: int, then: Then | None = None, user: int = 0) -> None:
         if then is not None:
             then()
         return
-    close_in_thread(fd, 0 if found is None else number(*found[:3]), then, user)
+    # The kernel has sockets of all users, and what has no name, on file systems of its own.
+    if found is None or stat.S_IFMT(found.mode) not in _FILES:
+        close_in_thread(fd, 0, then, user)
+    else:
+        close_in_thread(fd, number(*found[:3]), then)
 
 
 def close_in_thread(fd: int, where: int, then: Then | None = None, user: int = 0) -> None:
-    """Close a descriptor in the thread of what it may wait for; see `file_systems.number`."""
+    """Close a descriptor in the thread of what it may wait for; see `file_systems.number`.
+
+    Args:
+        where: 0 for what is on no file system, of which each user has a thread.
+    """
     key = where, 0 if where else user
     with _lock:
         line = _lines.get(key)

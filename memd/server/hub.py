@@ -68,6 +68,12 @@ class Hub:
         return self._shared.descriptors
 
     @property
+    def opened(self) -> Places:
+        """All descriptors that are open for anybody; connections that are no clients are counted
+        here alone."""
+        return self._shared.opened
+
+    @property
     def kept(self) -> Places:
         """All descriptors that are open for clients, but for those of their connections."""
         return self._shared.kept

@@ -162,6 +162,7 @@ class ConnectionBudget:
     Attributes:
         limits: what they may take.
         turns: when they are served.
+        opened: places for all descriptors that are open for anybody.
         kept: places for all descriptors that are open for clients but for those of their
             connections: who has all that it may can still connect.
         clients: places for connections.
@@ -181,9 +182,9 @@ class ConnectionBudget:
         self.turns = FairScheduler(loop)
         most = os.sysconf("SC_OPEN_MAX")
         most -= min(OWN, most // 4)
-        opened = Places(most, SHARE)
-        self.kept = Places(most - most // 8, SHARE, within=opened)
-        self.clients = client_places(self.limits, opened)
+        self.opened = Places(most, SHARE)
+        self.kept = Places(most - most // 8, SHARE, within=self.opened)
+        self.clients = client_places(self.limits, self.opened)
         self.descriptors = descriptor_places(self.limits, self.kept)
         # A command line has limits, and no loop.
         from memd.server.unread import Unread

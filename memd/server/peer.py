@@ -6,6 +6,7 @@ import array
 import socket
 import struct
 
+from memd.places import ANYBODY
 from memd.session.peer import Peer
 
 _SO_PEERGROUPS = 59
@@ -36,6 +37,12 @@ def peer_of(sock: socket.socket) -> Peer | None:
     if uid == _NO_USER:
         return None
     return Peer(pid, uid, gid, _groups_of(sock))
+
+
+def user_of(sock: socket.socket) -> int:
+    """Whom a connection counts for: the user at its other end, or `ANYBODY`."""
+    peer = peer_of(sock)
+    return ANYBODY if peer is None else peer.uid
 
 
 def _groups_of(sock: socket.socket) -> frozenset[int]:

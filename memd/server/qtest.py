@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 
 from memd.hostmem.writer import LineWriter
+from memd.places import Places
+from memd.server.peer import user_of
 
 _PATIENCE = 0.5
 """Seconds that the end waits for what is not in the log yet."""
@@ -138,26 +140,39 @@ class QTestConnection:
 
 
 class QTest:
-    """The qtest protocol's side of the daemon: its log and who is connected."""
+    """The qtest protocol's side of the daemon: its log and who is connected.
+
+    Args:
+        places: for connections; each takes one of its user's.
+        on_change: told whether anybody is connected.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         log: QTestLog,
+        places: Places,
         on_change: Callable[[bool], None] = lambda _connected: None,
     ) -> None:
         self._loop = loop
         self._log = log
         self._on_change = on_change
-        self._connections: set[QTestConnection] = set()
+        self._places = places
+        # Each with its user.
+        self._connections: dict[QTestConnection, int] = {}
 
     def adopt(self, sock: socket.socket) -> None:
-        """Serve a harness that is connected."""
-        self._connections.add(QTestConnection(self._loop, sock, self._log, self._lost))
+        """Serve a harness that is connected, or disconnect it where its user has too many."""
+        user = user_of(sock)
+        if not self._places.has_free_place(user):
+            sock.close()
+            return
+        self._places.take(user)
+        self._connections[QTestConnection(self._loop, sock, self._log, self._lost)] = user
         self._on_change(True)
 
     def _lost(self, connection: QTestConnection) -> None:
-        self._connections.discard(connection)
+        self._places.give_back(self._connections.pop(connection))
         self._on_change(bool(self._connections))
 
     def cut(self) -> None:

@@ -15,6 +15,8 @@ import ssl
 from collections.abc import Callable
 
 from memd.errors import QMPError
+from memd.places import Places
+from memd.server.peer import user_of
 from memd.server.stream import READ_SIZE, Stream, has_hung_up, origin_of, tune_network
 
 log = logging.getLogger("memd")
@@ -276,6 +278,7 @@ class TLSPort:
             listens.
         served: takes a stream, and the socket that it is on.
         refused: told where no stream comes of a connection.
+        places: for connections; one whose handshake is under way takes one of its user's.
 
     Attributes:
         handshake_time: see `HANDSHAKE_TIME`; `max_handshakes` as well.
@@ -291,20 +294,26 @@ class TLSPort:
         host: str | None,
         served: Callable[[TLSStream, socket.socket], None],
         refused: Callable[[], None],
+        places: Places,
     ) -> None:
         self._loop = loop
+        self._places = places
         self._context = context
         self._host = host
         self._served = served
         self._refused = refused
-        self._pending: dict[_Handshake, tuple[socket.socket, asyncio.Future[bool]]] = {}
+        self._pending: dict[_Handshake, tuple[socket.socket, int, asyncio.Future[bool]]] = {}
 
     def start(self, sock: socket.socket) -> asyncio.Future[bool]:
         """Begin a handshake; whether a stream came of it."""
         outcome: asyncio.Future[bool] = self._loop.create_future()
-        if len(self._pending) >= self.max_handshakes:
-            next(iter(self._pending)).end("too many handshakes at once")
+        user, places = user_of(sock), self._places
+        if len(self._pending) >= self.max_handshakes or not places.has_free_place(user):
+            for oldest in [*self._pending][:1]:
+                oldest.end("too many handshakes at once")
         try:
+            if not places.has_free_place(user):
+                raise QMPError("too many connections are open for its user")
             tune_network(sock)
             handshake = _Handshake(
                 *(self._loop, sock, self._context(), self._host, self._ended),
@@ -316,11 +325,14 @@ class TLSPort:
             self._tell(str(error))
             outcome.set_result(False)
         else:
-            self._pending[handshake] = (sock, outcome)
+            places.take(user)
+            self._pending[handshake] = (sock, user, outcome)
         return outcome
 
     def _ended(self, handshake: _Handshake, stream: TLSStream | None, reason: str) -> None:
-        sock, outcome = self._pending.pop(handshake)
+        sock, user, outcome = self._pending.pop(handshake)
+        # A client takes a place of its own.
+        self._places.give_back(user)
         if stream is None:
             self._tell(reason)
         else:

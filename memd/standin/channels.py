@@ -285,11 +285,15 @@ async def make(
     Raises:
         QMPError: it can't be opened, or there are too many descriptors.
     """
-    most = MOST_ADDRESSES + 1 if where.get("type") == "inet" else _MOST_OPEN
-    with account.charge_bytes(0, user, most) as share:
+    with account.charge_bytes(0, user, _most_open(where)) as share:
         channel = await Job(opening)
         channel.share = share
         return channel
+
+
+def _most_open(where: Address) -> int:
+    """How many descriptors what is at an address takes, at most."""
+    return MOST_ADDRESSES + 1 if where.get("type") == "inet" else _MOST_OPEN
 
 
 def listen(where: Address, roots: Roots | None) -> Channel:
@@ -376,18 +380,20 @@ class Opener:
         self._may_run = may_run
         self._fd_files = fd_files
 
-    def _take(self, where: Address, *, write: bool) -> Held | None:
-        """Take the descriptor that an address names, if it names one; raises `QMPError`."""
-        if where.get("filename", "").startswith(FDSETS):
-            flags = os.O_WRONLY | os.O_CREAT if write else os.O_RDONLY
-            if "offset" not in where:
-                flags |= os.O_TRUNC
-            return self._from_set(where["filename"], flags)
-        if where.get("type") != "fd":
+    def _copy(self, where: Address, *, write: bool) -> Held | None:
+        """A copy of the descriptor of a set that an address names, if so; raises `QMPError`."""
+        if not where.get("filename", "").startswith(FDSETS):
             return None
-        given = self._take_fd(where["str"])
+        flags = os.O_WRONLY | os.O_CREAT if write else os.O_RDONLY
+        if "offset" not in where:
+            flags |= os.O_TRUNC
+        return self._from_set(where["filename"], flags)
+
+    def _take(self, name: str) -> Held:
+        """Take the descriptor of that name; raises `QMPError` where there is none."""
+        given = self._take_fd(name)
         if given is None:
-            raise QMPError(f"File descriptor named '{where['str']}' has not been found")
+            raise QMPError(f"File descriptor named '{name}' has not been found")
         return given
 
     async def open(self, where: Address, *, write: bool) -> Channel:
@@ -400,20 +406,25 @@ class Opener:
         Raises:
             QMPError: it can't be opened; a descriptor that it names is closed.
         """
-        given = self._take(where, write=write)
-        if given is None:
-            return await make(
-                *(where, lambda: self._open(where, None, write=write)),
-                *(self._account, self._user),
-            )
+        if where.get("type") == "fd":
+            # It stays on its client's account.
+            return await self._opened(where, self._take(where["str"]), write=write)
+        with self._account.charge_bytes(0, self._user, _most_open(where)) as share:
+            copy = self._copy(where, write=write)
+            channel = await self._opened(where, copy, write=write)
+            channel.share = share
+            return channel
+
+    async def _opened(self, where: Address, given: Held | None, *, write: bool) -> Channel:
         try:
             return await Job(lambda: self._open(where, given, write=write))
         except BaseException:
-            given.close()
+            if given is not None:
+                given.close()
             raise
 
     def _open(self, where: Address, given: Held | None, *, write: bool) -> Channel:
-        """The same, of what `_take` gave. May wait."""
+        """The same; `given` is what an address names. May wait."""
         transport, kind = where["transport"], where.get("type")
         if given is not None and transport == "file":
             if "offset" in where:

@@ -7,6 +7,8 @@ import http.client
 import json
 import os
 import re
+import resource
+import select
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +19,12 @@ from prometheus_client.samples import Sample
 
 from memd.app.metrics import AT_ONCE
 from memd.pages.store import Store
+from memd.places import ANYBODY, SHARE, Places
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors
 from tests.differential.server import PATIENCE, TREE, Server
 from tests.pages.memory import save
+from tests.ports import free_port
 
 MIB = 1 << 20
 ACCEPT = "application/openmetrics-text; version=1.0.0"
@@ -143,6 +147,31 @@ def test_silent_scrapers_keep_nobody_out(scraped: Scraped) -> None:
         assert scraped.value("memd_clients") is not None
         assert len(os.listdir(f"/proc/{scraped.server.pid}/task")) <= threads + 1
         assert sum(descriptors(scraped.server.pid).values()) < AT_ONCE + 50
+
+
+def test_scrapers_are_on_the_account_of_descriptors(start_memd: Callable[..., Server]) -> None:
+    """Users who are not known have a share, and the newest scraper is served."""
+    port, most = free_port(), 80
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        server = start_memd("--metrics", f"127.0.0.1:{port}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    places = Places(most - most // 4, SHARE)
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+
+        silent = [connect() for _ in range(AT_ONCE)]
+        last = connect()
+        last.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with last.makefile("rb") as answer:
+            assert answer.readline().split()[1] == b"200"
+        left = [each for each in silent if not select.select([each], [], [], 0)[0]]
+        assert places.most(ANYBODY) - 1 <= len(left) <= places.most(ANYBODY)
+        assert "return" in server.monitor().execute("query-status")
 
 
 def test_rubbish_is_answered_and_nothing_is_lost(scraped: Scraped) -> None:

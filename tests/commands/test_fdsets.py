@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from memd.commands.descriptors import FdSets, inherited
 from memd.errors import QMPError
+from memd.hostmem.closing import close
 from memd.places import Places
 from memd.session.descriptor import Descriptor
 from tests.descriptors import lingering, open_descriptors, wait_for_closing
+from tests.stepping import as_user
+from tests.users import STRANGER
 
 
 @given(
@@ -79,4 +82,22 @@ def test_nobody_waits_for_the_close_of_an_inherited_descriptor() -> None:
         # It waits for its peer, and only there.
         assert "memd-close" in {each.name for each in threading.enumerate()}
         peer.close()
+    wait_for_closing()
+
+
+def test_a_copy_that_is_closed_slowly_keeps_nobody_elses_descriptor_open() -> None:
+    sets, closed = FdSets(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sets.add(Descriptor(lingering(listening).detach(), Places(), STRANGER), 7, None)
+        peer, _address = listening.accept()
+        with as_user(STRANGER):
+            copy = sets.open("/dev/fdset/7", os.O_RDWR)
+        sets.close()
+        wait_for_closing()
+        copy.close()
+        ours, other = socket.socketpair()
+        close(ours.detach(), closed.set)
+        assert closed.wait(30)
+        for each in (peer, other):
+            each.close()
     wait_for_closing()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 
@@ -16,9 +15,12 @@ def test_one_users_sockets_keep_nobody_elses_descriptors_open() -> None:
         sock = lingering(listening)
         peer, _address = listening.accept()
         close(sock.detach(), mine.set, user=1)
-        close(os.eventfd(0), theirs.set, user=2)
+        # All of these are on the kernel's own file system of sockets.
+        ours, other = socket.socketpair()
+        close(ours.detach(), theirs.set, user=2)
         assert theirs.wait(30)
         assert not mine.is_set()
         # It is answered with a reset.
         peer.close()
     assert mine.wait(30)
+    other.close()

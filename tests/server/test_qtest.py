@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from memd.places import Places
 from memd.server.qtest import LINE_LIMIT, QTest, QTestLog, answer
 
 OK = b"OK " + sys.byteorder.encode()
@@ -40,7 +42,8 @@ class Harness:
     def __init__(self, path: Path | None = None) -> None:
         self.changes: list[bool] = []
         loop = asyncio.get_running_loop()
-        self.qtest = QTest(loop, QTestLog(str(path) if path else None), self.changes.append)
+        log, self.places = QTestLog(str(path) if path else None), Places(2, apart=())
+        self.qtest = QTest(loop, log, self.places, self.changes.append)
         self.socket, theirs = socket.socketpair()
         self.socket.setblocking(False)
         self.loop = loop
@@ -93,6 +96,18 @@ async def test_it_can_be_cut(harness: Harness) -> None:
     assert await harness.hear() == b""
     harness.qtest.cut()
     assert harness.changes == [True, False]
+
+
+async def test_harnesses_take_the_places_of_their_user(harness: Harness) -> None:
+    ends = [socket.socketpair() for _ in range(2)]
+    for _ours, theirs in ends:
+        harness.qtest.adopt(theirs)
+    assert harness.places.of(os.geteuid()) == 2
+    assert ends[1][0].recv(1) == b""
+    harness.qtest.cut()
+    assert harness.places.taken == 0
+    for ours, _theirs in ends:
+        ours.close()
 
 
 async def test_the_log(harness: Harness, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from memd.errors import QMPError
+from memd.places import ANYBODY, Places
 from memd.server.tls import TLSPort, TLSStream
 from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
 from tests.ports import free_port
 from tests.tls import PAST, Certificates, Client, is_served, negotiated, server_options
+from tests.users import STRANGER
 
 Start = Callable[..., Server]
 
@@ -320,6 +322,7 @@ class Ports:
         context: Callable[[], ssl.SSLContext],
         host: str | None = None,
         make: type[TLSPort] = TLSPort,
+        places: Places | None = None,
     ) -> None:
         self.streams: list[TLSStream] = []
         self.refused = 0
@@ -329,6 +332,7 @@ class Ports:
             host,
             lambda stream, _sock: self.streams.append(stream),
             self._count,
+            Places() if places is None else places,
         )
 
     def _count(self) -> None:
@@ -379,6 +383,32 @@ async def test_one_handshake_too_many_ends_the_oldest(certificates: Certificates
         assert not await outcome
         client.close()
     assert ports.refused == 1
+
+
+async def test_handshakes_take_the_places_of_their_user(certificates: Certificates) -> None:
+    """The newest one is begun where there are any; where others have all, none is."""
+    places = Places(4, share=1 / 2, apart=())
+    ports = Ports(lambda: server_context(certificates), places=places)
+    connections = [ports.connect() for _ in range(3)]
+    assert [outcome.done() for _client, outcome in connections] == [True, False, False]
+    assert places.of(ANYBODY) == 2
+    connections[1][0].close()
+    assert not await connections[1][1]
+    places.take(STRANGER, 4)
+    connections.append(ports.connect())
+    assert [outcome.done() for _client, outcome in connections] == [True] * 4
+    assert places.of(ANYBODY) == 0
+    places.give_back(STRANGER, 4)
+    client, outcome = ports.connect()
+    context = certificates.client_context()
+    secure = await asyncio.to_thread(context.wrap_socket, client, server_hostname="localhost")
+    assert await outcome
+    # It is a client's from here on, which takes one by itself.
+    assert places.taken == 0
+    ports.streams[0].close()
+    for each, _outcome in connections:
+        each.close()
+    secure.close()
 
 
 async def test_credentials_that_are_for_the_other_end(certificates: Certificates) -> None:

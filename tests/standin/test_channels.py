@@ -108,6 +108,26 @@ async def test_a_channel_is_on_the_account_of_its_client_until_it_is_closed(tmp_
     USER.set(None)
 
 
+def test_copies_of_sets_are_on_the_account_of_who_has_them_made(tmp_path: Path) -> None:
+    """However many others may have been left in the set."""
+    account, sets = Account(), FdSets()
+    account.descriptors = Places(4, each=4, apart=())
+    file = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    sets.add(Descriptor(file, Places(), 0), 7, None)
+    before = open_descriptors()
+    with as_user(STRANGER):
+        opener = Opener(account, None, lambda _name: None, sets.open, may_run=False, fd_files=True)
+        channel = Running(opener.open(FDSET, write=True)).finish()
+        assert account.descriptors.of(STRANGER) > 0
+        with pytest.raises(QMPError, match=r"^Too many open files: "):
+            Running(opener.open(FDSET, write=True))
+        assert len(open_descriptors()) == len(before) + 1
+        channel.close()
+    assert account.descriptors.taken == 0
+    assert open_descriptors() == before
+    sets.close()
+
+
 class Host:
     """What a stand-in's listeners need of a machine."""
 
