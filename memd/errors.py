@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -63,16 +63,17 @@ class NoDescriptorError(QMPError):
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def refusing(what: str, refusal: Callable[[str], Exception] = QMPError) -> Iterator[None]:
     """A context in which an `OSError` is a refusal.
 
     Args:
         what: the text's beginning, such as "cannot open 'x'"; the reason follows it.
+        refusal: makes what is raised of a text.
     """
     try:
         yield
     except OSError as error:
-        raise QMPError(f"{what}: {error.strerror}") from None
+        raise refusal(f"{what}: {error.strerror or error}") from None
 
 
 class StartError(Exception):

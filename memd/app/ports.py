@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,7 @@ from memd import qom
 from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
 from memd.config import Allowed, Chardev, Config, MonitorSpec
-from memd.errors import QMPError, StartError, starting
+from memd.errors import QMPError, StartError, refusing, starting
 from memd.hostmem.sockets import address_of
 from memd.qom import Tree
 from memd.server.dialer import Dialer
@@ -174,10 +173,8 @@ class Ports:
                 dialer.dial()
 
         path = self._config.qtest_log
-        try:
+        with refusing(f"could not open '{path}'", StartError):
             log = await self._hub.in_thread(partial(QTestLog, path))
-        except OSError as error:
-            raise StartError(f"could not open '{path}': {os.strerror(error.errno or 0)}") from None
         self._qtest = QTest(self._loop, log, self._hub.opened, changed)
         seen.on_yank = self._qtest.cut
         dialer = await self._open_chardev(chardev, seen, self._qtest.adopt)

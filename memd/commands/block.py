@@ -11,7 +11,7 @@ import os
 
 from memd.commands.daemon import Daemon
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.json_types import JSON, JSONObject
 from memd.work import Job
 
@@ -51,19 +51,14 @@ async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
 def _read(name: str, path: bytes, daemon: Daemon) -> None:
     """Read a file to its end; of a FIFO that is when its last writer is gone."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
-    try:
+    old = daemon.compat is Compat.V10_0
+    with refusing("Could not read blkdebug config file" if old else f"Could not open '{name}'"):
         fd = daemon.tree.host.open(path, flags)
-    except OSError as error:
-        old = daemon.compat is Compat.V10_0
-        what = "read blkdebug config file" if old else f"open '{name}'"
-        raise QMPError(f"Could not {what}: {error.strerror}") from None
     try:
         left = _CONFIG_LIMIT
-        while left > 0 and (data := os.read(fd, min(left, 1 << 16))):
-            left -= len(data)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise QMPError(f"Cannot read config file: {reason}") from None
+        with refusing("Cannot read config file"):
+            while left > 0 and (data := os.read(fd, min(left, 1 << 16))):
+                left -= len(data)
     finally:
         os.close(fd)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice, starmap
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.json_types import JSONObject
 
 Entry = JSONObject
@@ -152,10 +152,8 @@ def load_transcript(filename: str) -> list[list[Entry]]:
         QMPError: it can't be read, or is not a transcript.
     """
     try:
-        with open(filename, encoding="utf-8") as file:
+        with refusing(f"cannot read '{filename}'"), open(filename, encoding="utf-8") as file:
             return read_transcript(file.read())
-    except OSError as error:
-        raise QMPError(f"cannot read '{filename}': {error.strerror}") from None
     except ValueError as error:
         raise QMPError(f"'{filename}' is not a transcript: {error}") from None
 

@@ -28,8 +28,8 @@ Piece = tuple[int, bytearray, bool]
 _ZEROES = bytes(libc.PAGE_SIZE)
 
 
-class Gone(Exception):
-    """A part of a region can't be read; says why."""
+class Gone(OSError):
+    """A part of a region can't be read; its text says why."""
 
 
 def read(region: Region, offset: int, into: bytearray | memoryview) -> tuple[int, int]:
@@ -110,8 +110,7 @@ def pieces(region: Region) -> Iterator[Piece]:
         region: pinned.
 
     Raises:
-        Gone: a part can't be read.
-        OSError: likewise.
+        OSError: a part can't be read.
     """
     length = region.length
     if region.anonymous:

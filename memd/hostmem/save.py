@@ -18,9 +18,9 @@ from contextlib import (
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
-from memd.errors import QMPError
+from memd.errors import refusing
 from memd.hostmem import cgroup, libc
-from memd.hostmem.content import Gone, pieces, runs
+from memd.hostmem.content import pieces, runs
 from memd.hostmem.host import Host
 from memd.hostmem.paths import Entry, Roots, encode_path, is_at, is_trusted, target
 from memd.hostmem.region import Region
@@ -127,15 +127,9 @@ def _written_new(host: Host, file: NewFile, removable: bool) -> AbstractContextM
     return _written(host, file.filename, file.length, fill, False, removable)
 
 
-@contextmanager
-def _failures(name: str, filename: str) -> Iterator[None]:
+def _failures(name: str, filename: str) -> AbstractContextManager[None]:
     """Have what goes wrong with a file raised as a `QMPError`."""
-    try:
-        yield
-    except OSError as failed:
-        raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
-    except Gone as gone:
-        raise QMPError(f"cannot save '{name}' to '{filename}': {gone}") from None
+    return refusing(f"cannot save '{name}' to '{filename}'")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from memd.errors import refusing
 from memd.memctl.cells import NONE, Cell, Kind, totals
 from memd.memctl.context import Trouble
 from memd.sizes import rounded
@@ -50,10 +51,8 @@ def write(path: str, cells: list[Cell]) -> None:
         x, y = index % columns * SIDE, index // columns * SIDE
         draw.rectangle((x, y, x + SIDE - 2, y + SIDE - 2), fill=color(cell))
     _write_legend(draw, rows * SIDE, legend)
-    try:
+    with refusing(f"cannot write {path}", Trouble):
         image.save(path, "PNG")
-    except OSError as failed:
-        raise Trouble(f"cannot write {path}: {failed.strerror or failed}") from None
 
 
 def color(cell: Cell) -> tuple[int, int, int]:

@@ -11,11 +11,12 @@ import argparse
 import errno
 import os
 import stat as modes
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
+from functools import partial
 from typing import IO
 
 from memd.client import Client
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem.spec import round_up
 from memd.json_types import JSONObject
 from memd.memctl.add import make
@@ -125,21 +126,19 @@ class _Draft:
         from secrets import token_hex
 
         self._directory = os.path.join(self._parent, f".memctl-{token_hex(8)}")
-        try:
+        with self._making():
             os.mkdir(self._directory, 0o700)
             # The daemon may be another user, who can write where the template is to be.
             around = os.stat(self._parent)
             with suppress(PermissionError):
                 os.chown(self._directory, around.st_uid, around.st_gid)
                 os.chmod(self._directory, modes.S_IMODE(around.st_mode))
-        except OSError as failed:
-            raise self._cannot_make(failed) from None
         return self._inside()
 
     def create(self) -> None:
         """Make it, empty; raises `Trouble`."""
         flags = os.O_RDWR | os.O_CLOEXEC
-        try:
+        with self._making():
             try:
                 self.fd = os.open(self._parent, flags | os.O_TMPFILE, 0o600)
             except OSError as failed:
@@ -147,18 +146,12 @@ class _Draft:
                     raise
                 os.stat(self._parent)
                 self.fd = os.open(self.place(), flags | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as failed:
-            raise self._cannot_make(failed) from None
 
     def open(self) -> None:
         """Open what was put at its place; raises `Trouble`."""
-        try:
+        hint = "Run this where the daemon runs, as a user who may read what it makes."
+        with refusing("cannot read here what the daemon has saved", partial(Trouble, hint=hint)):
             self.fd = os.open(self._inside(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as failed:
-            raise Trouble(
-                f"cannot read here what the daemon has saved: {failed.strerror}",
-                hint="Run this where the daemon runs, as a user who may read what it makes.",
-            ) from None
 
     def appear(self) -> None:
         """Give it its name; raises `Trouble` where something of that name is."""
@@ -166,17 +159,17 @@ class _Draft:
         self._made = there.st_dev, there.st_ino
         source = self._inside() if there.st_nlink else f"/proc/self/fd/{self.fd}"
         parent = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # Only with a directory does Python follow the link that leads to the descriptor.
-            os.link(source, self._path, src_dir_fd=parent, follow_symlinks=not there.st_nlink)
-            os.fsync(parent)
-        except FileExistsError:
-            self._made = None
-            raise _is_there_already(self._path) from None
-        except OSError as failed:
-            raise self._cannot_make(failed) from None
-        finally:
-            os.close(parent)
+        follow = not there.st_nlink
+        with self._making():
+            try:
+                # Only with a directory does Python follow the link that leads to the descriptor.
+                os.link(source, self._path, src_dir_fd=parent, follow_symlinks=follow)
+                os.fsync(parent)
+            except FileExistsError:
+                self._made = None
+                raise _is_there_already(self._path) from None
+            finally:
+                os.close(parent)
 
     def keep(self) -> None:
         """Let it stay."""
@@ -206,13 +199,14 @@ class _Draft:
     def _inside(self) -> str:
         return os.path.join(self._directory, "template")
 
-    def _cannot_make(self, failed: OSError) -> Trouble:
-        return Trouble(f"cannot make {self._path}: {failed.strerror}")
+    def _making(self) -> AbstractContextManager[None]:
+        """Have an `OSError` raised as a `Trouble`."""
+        return refusing(f"cannot make {self._path}", Trouble)
 
 
 def _fill(fd: int, length: int, image: str | None) -> None:
     """Give a new file its size and content; raises `Trouble`."""
-    try:
+    with refusing("cannot write the template", Trouble):
         if image is None:
             os.truncate(fd, length)
             return
@@ -221,8 +215,6 @@ def _fill(fd: int, length: int, image: str | None) -> None:
             if wanted is not None and wanted > length:
                 raise Trouble(f"{image} has {wanted} bytes, and the template is to have {length}")
             _copy(fd, source, length, wanted)
-    except OSError as failed:
-        raise Trouble(f"cannot write the template: {failed.strerror}") from None
 
 
 def _copy(fd: int, source: IO[bytes], length: int, wanted: int | None) -> None:
@@ -251,13 +243,9 @@ def _seal(fd: int, path: str, length: int, mode: int) -> None:
     there = os.fstat(fd)
     if there.st_size != length:
         raise Trouble(f"{path} would have {there.st_size} bytes and not {length}")
-    try:
+    hint = "Run this as the daemon's user."
+    with refusing(f"cannot make {path} read-only", partial(Trouble, hint=hint)):
         os.fchmod(fd, mode)
-    except OSError as failed:
-        raise Trouble(
-            f"cannot make {path} read-only: {failed.strerror}",
-            hint="Run this as the daemon's user.",
-        ) from None
     os.fsync(fd)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem.libc import write_at
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -67,11 +67,9 @@ class Blobs:
         Raises:
             Damaged: it is missing, or is not what its name says.
         """
-        try:
-            with open(self.path(digest), "rb") as file:
-                data = file.read()
-        except OSError as failed:
-            raise Damaged(f"blob {digest} can't be read: {failed.strerror}") from None
+        path = self.path(digest)
+        with refusing(f"blob {digest} can't be read", Damaged), open(path, "rb") as file:
+            data = file.read()
         if sha256(data).hexdigest() != digest:
             raise Damaged(f"blob {digest} is damaged")
         return data

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memd.errors import QMPError, refusing
-from memd.hostmem.content import Gone, data_ranges
+from memd.hostmem.content import data_ranges
 
 _FICLONERANGE = 0x4020940D
 
@@ -60,21 +60,19 @@ def capture(
     Raises:
         QMPError: it can't be read, or the disk is full.
     """
-    try:
-        with tempfile.TemporaryFile(dir=directory, buffering=0) as copy:
-            copy.truncate(sum(memory.size for memory in memories))
-            to, at, shared = copy.fileno(), 0, True
-            for memory in memories:
-                if not _share(memory, to, at):
-                    shared = False
-                    for start, end in data_ranges(memory.fd, memory.offset, memory.size):
-                        _copy(memory, start, end, to, at, progress)
-                at += memory.size
-            return os.dup(to), shared
-    except OSError as failed:
-        raise QMPError(f"cannot copy the memory: {os.strerror(failed.errno or 0)}") from None
-    except Gone as gone:
-        raise QMPError(f"cannot copy the memory: {gone}") from None
+    with (
+        refusing("cannot copy the memory"),
+        tempfile.TemporaryFile(dir=directory, buffering=0) as copy,
+    ):
+        copy.truncate(sum(memory.size for memory in memories))
+        to, at, shared = copy.fileno(), 0, True
+        for memory in memories:
+            if not _share(memory, to, at):
+                shared = False
+                for start, end in data_ranges(memory.fd, memory.offset, memory.size):
+                    _copy(memory, start, end, to, at, progress)
+            at += memory.size
+        return os.dup(to), shared
 
 
 def shares_blocks(directory: str) -> bool:

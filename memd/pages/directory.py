@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+from memd.errors import refusing
 from memd.pages.blobs import Blobs, replace
 from memd.pages.names import Entry, Version
 from memd.pages.sources import SourceError, Target
@@ -87,13 +88,9 @@ class Directory(Target):
         if not os.path.exists(marker):
             replace(marker, FORMAT)
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _failures(self) -> AbstractContextManager[None]:
         """Have an `OSError` raised as a `SourceError`."""
-        try:
-            yield
-        except OSError as failed:
-            raise SourceError(f"template source '{self.url}': {failed.strerror}") from None
+        return refusing(f"template source '{self.url}'", SourceError)
 
 
 def read_name(url: str, name: str, data: bytes) -> Version:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from memd.errors import refusing
 from memd.pages.http import PATIENCE, HttpClient, WebSource
 from memd.pages.names import Version
 from memd.pages.sources import SourceError, Target, is_loopback
@@ -80,17 +81,15 @@ class Oci(WebSource, Target):
             raise self._client.refused(begun, "an upload")
         url = urljoin(self._base, where)
         url += ("&" if urlsplit(url).query else "?") + urlencode({"digest": f"sha256:{digest}"})
-        try:
-            with open(path, "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-                body = cast("IO[bytes]", _Sent(file, progress))
-                what = f"blob {digest}"
-                self._client.request(
-                    "PUT", url, headers=headers, body=body, what=what, expected=(201,)
-                )
-        except OSError as failed:
-            raise SourceError(f"template source '{self.url}': {failed.strerror}") from None
+        with (
+            refusing(f"template source '{self.url}'", SourceError),
+            open(path, "rb", buffering=0) as file,
+        ):
+            size = os.fstat(file.fileno()).st_size
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+            body = cast("IO[bytes]", _Sent(file, progress))
+            what = f"blob {digest}"
+            self._client.request("PUT", url, headers=headers, body=body, what=what, expected=(201,))
 
     def name(self, name: str, version: Version, blobs: list[tuple[str, str, int]]) -> None:
         described: list[dict[str, Any]] = [

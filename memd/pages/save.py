@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.json_types import JSON
 from memd.pages.capture import Memory, capture
 from memd.pages.manifest import Block
@@ -77,7 +77,7 @@ class MachineSave:
             QMPError: it can't.
         """
         self._writer = self._store.begin(self._name, self._base)
-        self._undo.callback(self._writer.abort)
+        self._undo.callback(self._writer.close)
 
     def listen(self) -> str:
         """Listen for the machine's stream; gives the address to `migrate` to. In a thread.
@@ -90,16 +90,13 @@ class MachineSave:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._undo.enter_context(self._socket)
         self._undo.callback(self._unlink)
-        try:
+        with refusing(f"cannot listen on {self._path}"):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             # What a daemon that was killed has left; nobody else makes this template.
             if os.path.lexists(self._path):
                 os.unlink(self._path)
             self._socket.bind(self._path)
             self._socket.listen(1)
-        except OSError as failed:
-            reason = failed.strerror or failed
-            raise QMPError(f"cannot listen on {self._path}: {reason}") from None
         self._socket.setblocking(False)
         return f"unix:{self._path}"
 

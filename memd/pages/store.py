@@ -22,12 +22,12 @@ import stat
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from memd import places as accounts
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.pages import unpacked
 from memd.pages.blobs import Damaged
 from memd.pages.blobs import replace as replace_file
@@ -157,10 +157,8 @@ class Store(Contents):
         self._postponed = False
         self._locating: dict[str, threading.Lock] = {}
         with ExitStack() as undo:
-            try:
+            with self._failures():
                 self._open(undo)
-            except OSError as failed:
-                raise self._unusable(failed.strerror or "") from None
             self._closing = undo.pop_all()
 
     @property
@@ -173,6 +171,10 @@ class Store(Contents):
     def close(self) -> None:
         """Leave it to others."""
         self._closing.close()
+
+    def _failures(self) -> AbstractContextManager[None]:
+        """Have an `OSError` raised as a `QMPError`."""
+        return refusing(f"cannot use '{self.directory}' as a template store")
 
     def _unusable(self, why: str) -> QMPError:
         return QMPError(f"cannot use '{self.directory}' as a template store: {why}")
@@ -340,12 +342,10 @@ class Store(Contents):
         Raises:
             QMPError: that can't be read.
         """
-        try:
+        with self._failures():
             return Holdings(
                 len(self.names()), self.blobs.taken(), self.cache.taken(), self.counts.read()
             )
-        except OSError as failed:
-            raise self._unusable(failed.strerror or "") from None
 
     def _usage_and_places(self, name: str) -> tuple[Usage, set[Place]]:
         def read(entry: Entry) -> tuple[Usage, set[Place]]:
@@ -421,9 +421,8 @@ class Store(Contents):
             self._writing.add(name)
             places.take(user)
         try:
-            yield
-        except OSError as failed:
-            raise QMPError(f"cannot {what} template '{name}': {failed.strerror}") from None
+            with refusing(f"cannot {what} template '{name}'"):
+                yield
         finally:
             with self._changing:
                 self._writing.discard(name)

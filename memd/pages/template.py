@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from array import array
 from collections import OrderedDict
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from memd.errors import QMPError
+from memd.errors import refusing
 from memd.pages.blobs import Blob, Blobs, Damaged
 from memd.pages.chunks import CHUNK_PAGES
 from memd.pages.counts import Counts
@@ -180,14 +179,11 @@ class Template:
         for piece in missing:
             if copy.has(piece.page, piece.count):
                 continue
-            with memoryview(self.chunk(piece.chunk)) as data:
-                try:
-                    # All that it has, so that it is not unpacked once more for another page.
-                    for each in self._around(piece):
-                        pages = data[each.slot * PAGE : (each.slot + each.count) * PAGE]
-                        copy.put(each.page, pages)
-                except OSError as failed:
-                    raise _no_copy(self.name, failed) from None
+            with memoryview(self.chunk(piece.chunk)) as data, self._unpacking():
+                # All that it has, so that it is not unpacked once more for another page.
+                for each in self._around(piece):
+                    pages = data[each.slot * PAGE : (each.slot + each.count) * PAGE]
+                    copy.put(each.page, pages)
 
     def _around(self, piece: Piece) -> Iterable[Piece]:
         """Where the pages of a piece's chunk are."""
@@ -262,13 +258,15 @@ class Template:
         """
         with self._lock:
             if self._unpacked is None:
-                try:
+                with self._unpacking():
                     self._unpacked = Unpacked(
                         self._directory, self.manifest.unpacked, self.layout, self.manifest.starts
                     )
-                except OSError as failed:
-                    raise _no_copy(self.name, failed) from None
             return self._unpacked
+
+    def _unpacking(self) -> contextlib.AbstractContextManager[None]:
+        """Have an `OSError` raised as a `QMPError`."""
+        return refusing(f"cannot unpack template '{self.name}'")
 
     def _prefetch(self, numbers: list[int]) -> None:
         assert self._remote is not None
@@ -354,7 +352,3 @@ class Template:
                     return False
                 self._places_digest, self._places = told
             return True
-
-
-def _no_copy(name: str, failed: OSError) -> QMPError:
-    return QMPError(f"cannot unpack template '{name}': {failed.strerror or os.strerror(5)}")

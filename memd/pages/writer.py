@@ -7,10 +7,11 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from memd.errors import QMPError
+from memd.errors import refusing
 from memd.hostmem.content import Gone, data_ranges
 from memd.hostmem.spec import round_up
 from memd.pages.blobs import Blobs, NewBlob
@@ -174,7 +175,7 @@ class _Seen(NamedTuple):
 class Writer:
     """A template that is being stored. Made by a store; used by one thread at a time.
 
-    It is given up by `abort` unless it was stored.
+    It is given up by `close` unless it was stored.
 
     Args:
         name: the template's.
@@ -225,7 +226,7 @@ class Writer:
             QMPError: it can't be read or stored; nothing of it is there.
         """
         pages = -(-size // PAGE)
-        try:
+        with refusing(f"cannot store template '{self.name}'"), closing(self):
             if not 0 < pages <= MOST_PAGES:
                 raise Gone(f"{size} bytes are not 1 to {MOST_PAGES} pages of memory")
             self._read(fd, size, progress)
@@ -241,11 +242,6 @@ class Writer:
                 **described,
             )
             self._commit(manifest, places)
-        except (OSError, Gone) as failed:
-            reason = failed.strerror if isinstance(failed, OSError) else failed
-            raise QMPError(f"cannot store template '{self.name}': {reason}") from None
-        finally:
-            self.abort()
         return manifest
 
     def _read(self, fd: int, size: int, progress: Callable[[int], None]) -> None:
@@ -265,7 +261,7 @@ class Writer:
                 done = at
                 progress(done)
 
-    def abort(self) -> None:
+    def close(self) -> None:
         """Give up, unless it is stored."""
         if self._end is None:
             return

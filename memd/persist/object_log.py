@@ -22,11 +22,11 @@ import threading
 import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from memd import __version__
-from memd.errors import QMPError
+from memd.errors import refusing
 from memd.hostmem import libc
 from memd.hostmem.spec import round_up
 from memd.json_types import JSONObject
@@ -86,12 +86,10 @@ class LogFile:
         Raises:
             Unreadable: this is not a log, or damaged, or not of a format that is known here.
         """
-        try:
+        with refusing("it is not a list of memd's", Unreadable):
             # Only a memfd has seals; what else there is, is not memd's.
             fcntl.fcntl(self.fd, fcntl.F_GET_SEALS)
             head = os.pread(self.fd, 2 * _SLOT, 0)
-        except OSError as failed:
-            raise Unreadable(f"it is not a list of memd's: {failed.strerror}") from None
         slots = [head[at : at + _SLOT] for at in (0, _SLOT)]
         headers = [self._header(each, slot) for slot, each in enumerate(slots)]
         found = sorted(each for each in headers if each is not None)
@@ -438,14 +436,9 @@ def _may_be_log(data: bytes) -> bool:
     return not data[:1].strip(b"\0") or not end or _parse(line) is not None
 
 
-@contextmanager
-def recording() -> Iterator[None]:
-    """Raise `QMPError` where there is no memory for an entry."""
-    try:
-        yield
-    except OSError as failed:
-        text = f"cannot note it for a restart: {os.strerror(failed.errno or 0)}"
-        raise QMPError(text) from None
+def recording() -> AbstractContextManager[None]:
+    """Have it raised as a `QMPError` that there is no memory for an entry."""
+    return refusing("cannot note it for a restart")
 
 
 def line_of(entry: Entry) -> bytes:

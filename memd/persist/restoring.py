@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from memd.backends.secret import is_credential
-from memd.errors import QMPError, StartError, printable
+from memd.errors import QMPError, StartError, printable, refusing
 from memd.json_types import JSONObject
 from memd.persist.crash_recovery import discard_rest, remove_half_made
 from memd.persist.fdstore import LIST, name_of
@@ -33,6 +33,8 @@ REASONS = {
     FAILED: "it could not be made again",
 }
 """Why an object is lost (QAPI `MemdevLossReason`), in words."""
+
+NOT_KEPT = "the list of objects can't be kept"
 
 ALL_KEPT = (
     "All descriptors are kept. To give them up, stop the unit and empty its store"
@@ -146,10 +148,8 @@ class Restoring:
             fdstore.wait_for_manager()
             remove_half_made(object_log, self._last.values(), Host(roots))
 
-        try:
+        with refusing(NOT_KEPT, StartError):
             await Job(work)
-        except OSError as failed:
-            raise StartError(f"the list of objects can't be kept: {failed.strerror}") from None
 
     async def make(self, *, credentials: bool, roots: Roots | None = None) -> None:
         """Make again what the last daemon had.

@@ -13,12 +13,12 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from memd.errors import QMPError, StartError, printable
+from memd.errors import QMPError, StartError, printable, refusing, starting
 from memd.json_types import JSON, JSONObject
 from memd.persist.fdstore import LEAST, LIST, FdStore, capacity_of
 from memd.persist.object_log import ObjectLog, Unreadable
 from memd.persist.recorder import Recorder, Storage
-from memd.persist.restoring import ALL_KEPT, WAY_OUT, Restoring
+from memd.persist.restoring import ALL_KEPT, NOT_KEPT, WAY_OUT, Restoring
 from memd.persist.sd_notify import (
     Notifier,
     Watchdog,
@@ -174,16 +174,12 @@ class ServiceManager:
         """
         storage, restoring = self._recorder.storage, self._restoring
         if storage is not None and restoring is not None:
-            try:
+            with starting(), refusing(NOT_KEPT, StartError):
                 restoring.name_lost()
                 await self._run(self._recorder.record_waiting())
                 storage.log.state.clean.clear()
                 storage.log.shorten()
                 restoring.finish()
-            except OSError as failed:
-                raise StartError(f"the list of objects can't be kept: {failed.strerror}") from None
-            except QMPError as error:
-                raise StartError(error.desc) from None
         self._restoring = None
         self._recorder.committed = True
 

@@ -136,8 +136,8 @@ class Dump:
                 if writer.full:
                     await channel.ready(write=True)
             self._done = self._total
-        except (OSError, content.Gone) as failed:
-            error = f"dump: failed to save memory: {getattr(failed, 'strerror', None) or failed}"
+        except OSError as failed:
+            error = f"dump: failed to save memory: {failed.strerror or failed}"
         finally:
             for part in parts:
                 part.region.unpin()

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.paths import encode_path, open_path
 from memd.standin.tunable import NO_LIMITS, check_limits
@@ -69,12 +69,8 @@ class Fsdevs:
             )
         path = self._paths[id]
         if path is not None:
-            try:
+            with refusing(f"cannot initialize fsdev '{id}': {self._complaint} '{path}'"):
                 await Job(lambda: self._look(path), on=of_paths([path]))
-            except OSError as error:
-                raise QMPError(
-                    f"cannot initialize fsdev '{id}': {self._complaint} '{path}': {error.strerror}"
-                ) from None
 
     def _look(self, path: str) -> None:
         os.close(open_path(encode_path(path), os.O_DIRECTORY | os.O_CLOEXEC, self._roots))

@@ -332,7 +332,7 @@ def test_a_name_is_taken_from_the_beginning(store: Store) -> None:
     writer = store.begin("a")
     with pytest.raises(QMPError, match="template 'a' exists already"):
         store.begin("a")
-    writer.abort()
+    writer.close()
     save(store, "a", memory(10))
     with pytest.raises(QMPError, match="template 'a' exists already"):
         store.begin("a")
