@@ -5,8 +5,8 @@
     python3 tests/rootfs.py bare bookworm
 
 makes one, as root, with debootstrap, in half a minute, and prints where it is. They
-are used under an overlay, so nothing is ever written to them. It needs the standard
-library only.
+are used under an overlay, so nothing is ever written to them. `kept` and `making` are
+for what else is kept there. It needs the standard library only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SUITE = "trixie"
@@ -36,19 +38,42 @@ _MIRROR = "http://deb.debian.org/debian"
 _SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d")
 
 
-def place(name: str, suite: str = SUITE) -> Path:
-    """Where a system of a Debian release is or will be.
+def kept() -> Path:
+    """The directory of all that is made once and kept outside the tree.
 
-    MEMD_TEST_ROOTFS names another directory to keep it in.
+    MEMD_TEST_ROOTFS names another one.
     """
     named = os.environ.get("MEMD_TEST_ROOTFS")
     if named:
-        keep = Path(named)
-    elif os.geteuid() == 0:
-        keep = Path("/var/cache/memd-tests")
-    else:
-        keep = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "memd-tests")
-    return keep / f"{suite}-{name}-{RECIPE}"
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/cache/memd-tests")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "memd-tests")
+
+
+def place(name: str, suite: str = SUITE) -> Path:
+    """Where a system of a Debian release is or will be."""
+    return kept() / f"{suite}-{name}-{RECIPE}"
+
+
+@contextmanager
+def making(place: Path) -> Iterator[Path]:
+    """A directory that is at that place in the end, unless another process was faster.
+
+    Nothing is left of it where the block raises.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix="making-", dir=place.parent))
+    try:
+        made.chmod(0o755)
+        yield made
+        try:
+            made.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def mirror() -> str:
@@ -75,21 +100,10 @@ def make(name: str, suite: str = SUITE) -> Path:
     root = place(name, suite)
     if root.is_dir():
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    # Atomic: another process may make it at the same time.
-    making = Path(tempfile.mkdtemp(prefix="making-", dir=root.parent))
-    try:
-        making.chmod(0o755)
+    with making(root) as made:
         command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES[name])}"]
-        subprocess.run([*command, suite, str(making), mirror()], check=True)
-        shutil.rmtree(making / "var/cache/apt/archives")
-        try:
-            making.rename(root)
-        except OSError:
-            if not root.is_dir():
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        subprocess.run([*command, suite, str(made), mirror()], check=True)
+        shutil.rmtree(made / "var/cache/apt/archives")
     return root
 
 

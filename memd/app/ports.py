@@ -14,10 +14,10 @@ from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
 from memd.config import Allowed, Chardev, Config, MonitorSpec
 from memd.errors import QMPError, StartError, refusing, starting
-from memd.hostmem.sockets import address_of
+from memd.hostmem.sockets import address_of, ends_of
 from memd.qom import Tree
 from memd.server.dialer import Dialer
-from memd.server.endpoint import ends_of, is_loopback, open_chardev
+from memd.server.endpoint import is_loopback, open_chardev
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog
 from memd.server.listener import Listener, SocketFiles
@@ -114,7 +114,7 @@ class Ports:
             if chardev.id not in used:
                 seen = self._add_chardev(chardev, used=False)
                 # Who comes finds nothing served, and is disconnected.
-                adopt = socket.socket.close if chardev.server else self._unused.append
+                adopt = socket.socket.close if chardev.server else partial(self._hold, seen)
                 await self._open_chardev(chardev, seen, adopt)
 
     def forget_names(self) -> None:
@@ -140,6 +140,10 @@ class Ports:
             self._qtest.close()
         for monitor in self._monitors:
             monitor.close()
+
+    def _hold(self, seen: qom.ChardevObject, sock: socket.socket) -> None:
+        self._unused.append(sock)
+        seen.hold(sock.fileno())
 
     async def _open_monitor(self, spec: MonitorSpec) -> None:
         seen = self._add_chardev(spec.chardev, used=True)
@@ -186,7 +190,7 @@ class Ports:
         if chardev.kind == "tcp":
             seen.addr = {"type": "inet", "host": chardev.host, "port": chardev.port}
         elif backend == "socket":
-            seen.addr = {"type": "unix", "path": chardev.path}
+            seen.addr = {"type": "unix", "path": chardev.path, "abstract": False, "tight": True}
         front, id = seen, chardev.id
         if chardev.mux:
             front = qom.ChardevObject(self._tree, "mux")

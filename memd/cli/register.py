@@ -427,7 +427,7 @@ def _backend(opts: Opts) -> JSONObject:
         if data["server"]:
             data["wait"] = False
         data["addr"] = (
-            {"type": "unix", "data": {"path": path}}
+            {"type": "unix", "data": {"path": path, "abstract": False, "tight": True}}
             if path is not None
             else _inet(opts, "host", "port")
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from memd.commands.daemon import Daemon
 from memd.errors import device_not_found
+from memd.hostmem.sockets import host_and_port
 from memd.json_types import JSON, JSONObject
 from memd.qom import ChardevObject
 
@@ -55,19 +56,15 @@ def _filename(chardev: ChardevObject) -> str:
     if chardev.addr is None:
         return chardev.qom_type.name.removeprefix("chardev-")
     server = ",server=on" if chardev.server else ""
-    if chardev.connected and chardev.ends is not None:
+    connected = chardev.is_connected
+    if connected and chardev.ends is not None:
         here, there = chardev.ends
         return f"{chardev.protocol}:{here}{server} <-> {there}"
     kind = chardev.addr["type"]
     if kind == "inet":
         address = f"{chardev.protocol}:{host_and_port(chardev.addr['host'], chardev.addr['port'])}"
     elif kind == "fd":
-        address = f"fd:{chardev.addr['str']}"
+        address = "unix:" if connected else f"fd:{chardev.addr['str']}"
     else:
         address = f"unix:{chardev.addr['path']}"
-    return f"{'' if chardev.connected else 'disconnected:'}{address}{server}"
-
-
-def host_and_port(host: str, port: str | int) -> str:
-    """An address as it is written, IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{'' if connected else 'disconnected:'}{address}{server}"

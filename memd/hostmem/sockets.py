@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import socket
 import stat
 from collections.abc import Sequence
@@ -321,3 +322,40 @@ def address_of(sock: socket.socket) -> JSON:
         return {"type": "vsock", "cid": str(name[0]), "port": str(name[1])}
     family = "ipv6" if sock.family == socket.AF_INET6 else "ipv4"
     return {"type": "inet", "host": name[0], "port": str(name[1]), family: True}
+
+
+def ends_of(sock: socket.socket) -> tuple[str, str] | None:
+    """Both ends of a TCP connection, as they are written; None for others."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        here, there = sock.getsockname(), sock.getpeername()
+    except OSError:
+        # Gone already.
+        return None
+    return host_and_port(here[0], here[1]), host_and_port(there[0], there[1])
+
+
+def host_and_port(host: str, port: str | int) -> str:
+    """An address as it is written, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def has_hung_up(fd: int, *, half: bool) -> bool:
+    """Whether the other end of a connection is gone; nothing is read. Does not wait.
+
+    Args:
+        fd: the socket.
+        half: whether it counts that the other end sends no more.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP if half else 0)
+    return bool(poll.poll(0))
+
+
+def cut(fd: int) -> None:
+    """End a connection, whose socket stays open."""
+    sock = socket.socket(fileno=fd)
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.detach()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from memd.errors import QMPError
+from memd.hostmem.sockets import cut, has_hung_up
 from memd.json_types import JSON
 from memd.qapi.visit import visit_enum
 from memd.qom.object import OBJECT, ObjectType, Paths, Property, QObject, attribute
@@ -16,7 +18,7 @@ _SOCKET = ObjectType(
     "chardev-socket",
     _CHARDEV,
     properties=(
-        Property("connected", "bool", get=lambda chardev: chardev.connected),
+        Property("connected", "bool", get=lambda chardev: chardev.is_connected),
         Property("addr", "SocketAddress", get=lambda chardev: chardev.addr),
     ),
 )
@@ -33,7 +35,7 @@ class ChardevObject(QObject):
     """A character device, `/chardevs/<id>`.
 
     Attributes:
-        connected: whether a client is at the other end (sockets only).
+        connected: whether a client is at the other end of a socket that is served.
         addr: where it listens or connects to, a QAPI `SocketAddress` with its
             `type` member (sockets only).
         server: whether it listens.
@@ -58,6 +60,7 @@ class ChardevObject(QObject):
     protocol = "tcp"
     ends: tuple[str, str] | None = None
     on_yank: Callable[[], None] | None = None
+    _held: int | None = None
 
     def __init__(self, tree: Paths, backend: str, addr: JSON = None) -> None:
         """Make one; `tree.chardevs.add_child(id, chardev)` lists it.
@@ -71,6 +74,23 @@ class ChardevObject(QObject):
             kind = _BACKENDS[backend] = ObjectType(f"chardev-{backend}", _CHARDEV)
         super().__init__(kind, tree)
         self.addr = addr
+
+    def hold(self, connection: int) -> None:
+        """It is at one end of a connection, of which nothing is read.
+
+        Args:
+            connection: the socket's descriptor, which stays open for as long as this is listed.
+        """
+        self._held = connection
+        self.on_yank = partial(cut, connection)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether somebody is at the other end of its socket."""
+        if self._held is None:
+            return self.connected
+        # A device reads, and comes to the end of what it is sent.
+        return not has_hung_up(self._held, half=self.used)
 
     @property
     def used(self) -> bool:

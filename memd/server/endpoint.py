@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 
-from memd.commands.chardev import host_and_port
 from memd.config import Chardev
 from memd.errors import QMPError
 from memd.hostmem.sockets import BACKLOG, check_path, connect_tcp, listen_tcp
@@ -95,15 +94,3 @@ def is_loopback(sock: socket.socket) -> bool:
     if sock.family == socket.AF_INET6:
         return str(sock.getsockname()[0]) == "::1"
     return sock.family == socket.AF_UNIX
-
-
-def ends_of(sock: socket.socket) -> tuple[str, str] | None:
-    """Both ends of a TCP connection, as they are written; None for others."""
-    if sock.family == socket.AF_UNIX:
-        return None
-    try:
-        here, there = sock.getsockname(), sock.getpeername()
-    except OSError:
-        # Gone already.
-        return None
-    return host_and_port(here[0], here[1]), host_and_port(there[0], there[1])

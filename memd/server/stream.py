@@ -136,7 +136,7 @@ def tune_network(sock: socket.socket) -> None:
 
 def origin_of(sock: socket.socket) -> dict[str, str]:
     """The address at the other end of a TCP connection, if it is still there."""
-    from memd.server.endpoint import ends_of
+    from memd.hostmem.sockets import ends_of
 
     ends = ends_of(sock)
     return {} if ends is None else {"address": ends[1]}

@@ -24,6 +24,7 @@ from memd.hostmem.sockets import (
     connect_tcp,
     connect_udp,
     connect_unix,
+    ends_of,
     listen_tcp,
     listen_unix,
     tcp_family,
@@ -114,6 +115,14 @@ class _Opened:
         self.filename: str | None = None
         self.addr: JSON = None
         self.on = ELSEWHERE
+        self.connection: int | None = None
+        self.ends: tuple[str, str] | None = None
+
+    def connected(self, sock: socket.socket) -> None:
+        """It is connected by this socket."""
+        self.ends = ends_of(sock)
+        self.connection = sock.detach()
+        self.fds.append(self.connection)
 
     def close(self) -> None:
         for fd in self.fds:
@@ -223,6 +232,10 @@ class Chardevs:
         device.protocol = next(filter(data.get, _PROTOCOLS), device.protocol)
         device.ring_size = data.get("size", _RING)
         device.given = given
+        device.ends = opened.ends
+        connection = number if given is not None else opened.connection
+        if connection is not None and not device.server:
+            device.hold(connection)
         if below is not None:
             device.share(below)
         self._tree.chardevs.add_child(id, device)
@@ -531,13 +544,14 @@ def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: i
     server = data.get("server", True)
     if kind == "unix":
         path = where["path"]
-        opened.addr = {"type": "unix", "path": path}
+        opened.addr = {"type": "unix", **where}
         if server:
+            opened.addr = {"type": "unix", "path": path}
             listening, opened.made = listen_unix(path, roots)
             opened.fds.append(listening.detach())
             return
         try:
-            opened.fds.append(connect_unix(path, roots).detach())
+            opened.connected(connect_unix(path, roots))
         except QMPError:
             if not (data.get("reconnect") or data.get("reconnect-ms")):
                 raise
@@ -549,10 +563,10 @@ def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: i
             host, port = made[0].getsockname()[:2]
             opened.fds += [each.detach() for each in made]
         else:
-            opened.fds.append(connect_tcp(host, port, family, PATIENCE).detach())
+            opened.connected(connect_tcp(host, port, family, PATIENCE))
         opened.addr = {"type": "inet", "host": str(host), "port": str(port)}
     elif given is not None:
-        _check_socket(given, where["str"])
+        opened.ends = _ends_of(given, where["str"])
         opened.addr = {"type": "fd", "str": where["str"]}
     else:
         raise QMPError(f"memd has no sockets of type '{kind}'")
@@ -575,8 +589,9 @@ def _family(address: dict[str, Any]) -> str:
     return tcp_family(address.get("ipv4"), address.get("ipv6"))
 
 
-def _check_socket(fd: int, name: str) -> None:
+def _ends_of(fd: int, name: str) -> tuple[str, str] | None:
     try:
-        socket.socket(fileno=os.dup(fd)).close()
+        with socket.socket(fileno=os.dup(fd)) as given:
+            return ends_of(given)
     except OSError:
         raise QMPError(f"File descriptor '{name}' is not a socket") from None

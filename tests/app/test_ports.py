@@ -74,6 +74,31 @@ def test_character_devices_that_nothing_sits_on(start: Start, directory: Path) -
     assert not (directory / "s0").exists()
 
 
+def test_who_is_at_the_other_end_of_a_console(start: Start, directory: Path) -> None:
+    with listening(directory / "there") as sock:
+        server = start("-machine", "q35", "-serial", f"unix:{directory}/there")
+        console, _address = sock.accept()
+        with console:
+            assert filenames(server)["serial0"] == f"unix:{directory}/there"
+            console.sendall(b"not read\n")
+        assert filenames(server)["serial0"] == f"disconnected:unix:{directory}/there"
+        sock.settimeout(PATIENCE)
+        backend = {
+            "type": "socket",
+            "data": {
+                "server": False,
+                "addr": {"type": "unix", "data": {"path": f"{directory}/there"}},
+            },
+        }
+        monitor = server.monitor()
+        assert monitor.execute("chardev-add", {"id": "c", "backend": backend}) == {"return": {}}
+        other, _address = sock.accept()
+        with other:
+            instances = [{"type": "chardev", "id": "c"}]
+            assert monitor.execute("yank", {"instances": instances}) == {"return": {}}
+            assert other.recv(1) == b""
+
+
 def test_both_ends_of_a_connection_over_tcp(start: Start) -> None:
     server = start("-qmp", "tcp:127.0.0.1:0,server=on,wait=off")
     name = filenames(server)["compat_monitor0"]

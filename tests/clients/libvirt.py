@@ -8,16 +8,15 @@ if it has one, sees none of it.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.clients.programs import write_script
 from tests.conftest import NOT_HERE
-from tests.differential.server import TREE, qemu_system_memd
+from tests.differential.server import qemu_system_memd
 
 BEGIN = """
 set -e
@@ -159,14 +158,8 @@ def run_libvirt(directory: Path, script: str, emulator: str | None = None) -> No
     for name, rows in (("passwd", accounts), ("group", groups)):
         (directory / name).write_text(_account(Path("/etc", name).read_text(), rows))
     wrapper = directory / "qemu-system-x86_64"
-    wrapper.write_text(
-        "#!/bin/sh\n"
-        f'echo "$*" >>{directory}/started\n'
-        f"PYTHONPATH={shlex.quote(str(TREE))}"
-        f" PYTHONPYCACHEPREFIX={shlex.quote(sys.pycache_prefix or '')}"
-        f' exec {emulator or shlex.join(qemu_system_memd())} "$@"\n'
-    )
-    wrapper.chmod(0o755)
+    argv = qemu_system_memd() if emulator is None else [emulator]
+    write_script(wrapper, argv, f'echo "$*" >>{directory}/started')
     environment = dict(os.environ, DIR=str(directory), LIBVIRT_DRIVER_DIR=f"{directory}/drivers")
     subprocess.run(
         [*NAMESPACES, "sh", "-c", f'{BEGIN}v() {{ virsh -c qemu:///system "$@"; }}\n{script}{END}'],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from memd.commands.chardev import host_and_port
+from memd.hostmem.sockets import host_and_port
 from memd.qom import ChardevObject
 from tests.commands.fakes import Console
 

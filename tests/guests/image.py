@@ -11,14 +11,12 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.rootfs import place as rootfs_place
+from tests.rootfs import kept, making
 
 KERNEL = "linux-image-cloud-amd64"
 """The package that depends on the newest kernel for machines in clouds: no modules are needed."""
@@ -40,7 +38,7 @@ _TOOLS = ("md5sum", "cp", "cat", "head", "rm")
 
 def place() -> Path:
     """Where it is or will be, beside the small Debian that other tests boot."""
-    return rootfs_place("systemd").parent / f"guest-{RECIPE}"
+    return kept() / f"guest-{RECIPE}"
 
 
 def pattern() -> bytes:
@@ -63,28 +61,17 @@ def make() -> Path:
     root = place()
     if root.is_dir():
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix="making-", dir=root.parent))
-    try:
-        making.chmod(0o755)
-        told = _run("apt-cache", "depends", KERNEL, cwd=making)
+    with making(root) as made:
+        told = _run("apt-cache", "depends", KERNEL, cwd=made)
         found = re.search(r"Depends: (linux-image-\S+)", told)
         if found is None:
             raise OSError(f"apt-cache knows no {KERNEL}")
         sandbox = "APT::Sandbox::User=root"
-        _run("apt-get", "-q", "-o", sandbox, "download", found[1], "busybox-static", cwd=making)
-        kernel = _extract(making, "linux-image-*.deb", f"./boot/vmlinuz-{found[1][12:]}")
-        busybox = _extract(making, "busybox-static_*.deb", "./bin/busybox")
-        (making / "kernel").write_bytes(kernel)
-        (making / "initrd").write_bytes(_initrd(busybox))
-        try:
-            making.rename(root)
-        except OSError:
-            # Another one was faster.
-            if not root.is_dir():
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        _run("apt-get", "-q", "-o", sandbox, "download", found[1], "busybox-static", cwd=made)
+        kernel = _extract(made, "linux-image-*.deb", f"./boot/vmlinuz-{found[1][12:]}")
+        busybox = _extract(made, "busybox-static_*.deb", "./bin/busybox")
+        (made / "kernel").write_bytes(kernel)
+        (made / "initrd").write_bytes(_initrd(busybox))
     return root
 
 
