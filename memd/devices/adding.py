@@ -6,15 +6,17 @@ is too late for that, the id, the properties, then what the device itself needs.
 
 from __future__ import annotations
 
+from memd.devices.bus import PciBus
 from memd.devices.dimm import Nvdimm, PcDimm
-from memd.devices.machine import Machine, MemoryDevice
+from memd.devices.machine import Device, Machine, MemoryDevice
 from memd.devices.placeholders import PLACEHOLDERS, Placeholder
 from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.devices.virtio_pmem import VirtioPmem
 from memd.errors import QMPError
-from memd.json_types import JSONObject
+from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
+from memd.qom import Tree
 
 _DIMMS: dict[str, type[PcDimm]] = {"pc-dimm": PcDimm, "nvdimm": Nvdimm}
 _VIRTIO: dict[str, type[VirtioMemory]] = {
@@ -60,62 +62,78 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
             raise QMPError(f"'{driver}' is not a valid device model name")
         await machine.add_other(args)
         return
-    virtio = _VIRTIO.get(driver)
-    bus = machine.buses.find(
-        args.get("bus"),
-        driver,
-        on_pci=driver not in _DIMMS,
-        virtio=machine.has_virtio,
-    )
+    bus = _find_bus(machine, driver, args.get("bus"))
+    if driver in PLACEHOLDERS and machine.started:
+        raise QMPError(f"memd takes a '{driver}' at the start only")
+    id = id_of(args)
+    name = machine.name_device(id)
+    device = _make(machine.tree, driver, id, bus)
+    container = machine.container(id)
+    try:
+        put(machine, device, name, args)
+        realizing = device.realize(machine)
+        if isinstance(device, Placeholder):
+            return
+        if realizing is not None:
+            # It shows once it is real; until then nobody else gets its id.
+            container.remove_child(name)
+            with machine.making(device):
+                await realizing
+            container.add_child(name, device)
+    except BaseException:
+        device.leave_tree()
+        raise
+    if machine.started:
+        device.found(machine)
+
+
+def _find_bus(machine: Machine, driver: str, name: JSON) -> PciBus | None:
+    """The bus for a device, None where it needs none; raises `QMPError`."""
+    on_pci = driver not in _DIMMS
+    bus = machine.buses.find(name, driver, on_pci=on_pci, virtio=machine.has_virtio)
     if machine.started:
         if bus is not None:
             bus.check_hotplug()
         elif not machine.config.takes_dimms:
             raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
+    return bus
+
+
+def id_of(args: JSONObject) -> str | None:
+    """The id that a device is given: one that is not text is none at all."""
     id = args.get("id")
-    # An id that is not text is none at all.
-    if type(id) is not str:
-        id = None
-    # Those of one bucket come in the order in which they were sent.
-    properties = {
-        each: args[each] for each in object_order(reversed(args)) if each not in _NOT_PROPERTIES
-    }
-    if driver in PLACEHOLDERS and machine.started:
-        raise QMPError(f"memd takes a '{driver}' at the start only")
-    name = machine.name_device(id)
-    tree = machine.tree
+    return id if type(id) is str else None
+
+
+def _make(
+    tree: Tree, driver: str, id: str | None, bus: PciBus | None
+) -> MemoryDevice | Placeholder:
     qom_type = tree.types()[driver]
-    device: MemoryDevice | Placeholder
     if bus is None:
-        device = _DIMMS[driver](qom_type, tree, id)
-    elif virtio is None:
-        device = PLACEHOLDERS[driver](qom_type, tree, id, bus)
-    else:
-        device = VirtioPci(qom_type, tree, id, bus, virtio)
-    device.counted = tree.objects.account.charge(args)
+        return _DIMMS[driver](qom_type, tree, id)
+    if driver in PLACEHOLDERS:
+        return PLACEHOLDERS[driver](qom_type, tree, id, bus)
+    return VirtioPci(qom_type, tree, id, bus, _VIRTIO[driver])
+
+
+def put(machine: Machine, device: Device, name: str, args: JSONObject) -> None:
+    """Put a device into the tree, and give it its properties.
+
+    Paths lead to it from then on, those of its own properties too. Whoever calls takes it
+    out again (`Device.leave_tree`) where anything fails.
+
+    Args:
+        name: in its container.
+        args: of `device_add`.
+
+    Raises:
+        QMPError: it has no such property, or the property can't be that.
+    """
+    device.counted = machine.tree.objects.account.charge(args)
     device.hotplugged = machine.started
-    # Paths lead to it from now on, those of its own properties too.
-    container = machine.container(id)
-    container.add_child(name, device)
-    try:
-        machine.made(device)
-        for each, value in properties.items():
-            device.set_property(each, value)
-        realizing = device.realize(machine)
-    except BaseException:
-        device.leave_tree()
-        raise
-    if isinstance(device, Placeholder):
-        return
-    if realizing is not None:
-        # It shows once it is real; until then nobody else gets its id.
-        container.remove_child(name)
-        try:
-            with machine.making(device):
-                await realizing
-        except BaseException:
-            device.leave_tree()
-            raise
-        container.add_child(name, device)
-    if machine.started:
-        device.found(machine)
+    machine.container(device.id).add_child(name, device)
+    machine.made(device)
+    # Those of one bucket come in the order in which they were sent.
+    for each in object_order(reversed(args)):
+        if each not in _NOT_PROPERTIES:
+            device.set_property(each, args[each])

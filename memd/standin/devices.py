@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from memd.devices.adding import id_of, put
 from memd.devices.bus import PciBus
 from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
@@ -22,7 +23,6 @@ from memd.devices.pci import GuestsPciDevice, PciDevice
 from memd.devices.placeholders import has_balloon
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qapi.hash_order import object_order
 from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import Visit, visit_bool, visit_int32, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from memd.work import Command, Event
 
 _BALLOON = "virtio-balloon-pci"
-_NOT_PROPERTIES = ("driver", "bus", "id")
 _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
 
 _WORD = re.compile(r"[A-Za-z][\w-]*")
@@ -247,8 +246,7 @@ class Devices:
                 raise _no_hotplug(self.type_of(driver))
             if bus is not None and machine.started:
                 bus.check_hotplug()
-        given = args.get("id")
-        id = given if type(given) is str else None
+        id = id_of(args)
         name = machine.name_device(id)
         kind = self.type_of(driver)
         device: AnyDevice | CPU
@@ -258,15 +256,8 @@ class Devices:
             device = OtherPciDevice(kind, self._tree, id, bus, self)
         else:
             device = OtherDevice(kind, self._tree, id, bus, self)
-        device.counted = self._tree.objects.account.charge(args)
-        device.hotplugged = machine.started
-        container = machine.container(id)
-        container.add_child(name, device)
         try:
-            machine.made(device)
-            for each in object_order(reversed(args)):
-                if each not in _NOT_PROPERTIES:
-                    device.set_property(each, args[each])
+            put(machine, device, name, args)
             if isinstance(device, CPU):
                 from memd.standin.cpus import place_cpu
 
