@@ -255,13 +255,17 @@ class Channel:
             for fd in self._fds:
                 os.close(fd)
         self._fds = []
-        if self._made is not None:
-            self._made.remove()
-            self._made = None
+        self.remove_name()
         if self.share is not None:
             self.share.end()
         if self._process is not None and kill:
             self._process.kill()
+
+    def remove_name(self) -> None:
+        """Remove the socket's file, if it has made one; may wait for a file system."""
+        made, self._made = self._made, None
+        if made is not None:
+            made.remove()
 
     async def ended(self) -> None:
         """Wait for the end of a command, once it is closed."""

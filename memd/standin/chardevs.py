@@ -339,7 +339,7 @@ class Chardevs:
         for other in self._ports:
             other.users -= 1
 
-    def end(self) -> None:
+    def remove_names(self) -> None:
         """Remove the sockets and links of all devices: the process ends. May wait."""
         for device in self._tree.chardevs.children.values():
             if isinstance(device, Registered):

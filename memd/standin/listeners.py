@@ -94,6 +94,12 @@ class Listeners:
             channel.interrupt()
             await closed
 
+    def remove_names(self) -> None:
+        """Remove the sockets: the process ends. May wait."""
+        for channel, _closed in self._open.values():
+            if channel is not None:
+                channel.remove_name()
+
     async def close(self) -> None:
         """Listen nowhere any more."""
         for name in [*self._open]:

@@ -366,6 +366,11 @@ class Migration:
         if self._awaited is not None:
             self._awaited.interrupt()
 
+    def remove_names(self) -> None:
+        """Remove the socket at which a machine is awaited: the process ends. May wait."""
+        if self._awaited is not None:
+            self._awaited.remove_name()
+
     def go_on(self, args: dict[str, Any]) -> None:
         """`migrate-continue`; raises `QMPError` where it is in no such state."""
         state = args["state"]

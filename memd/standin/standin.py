@@ -264,9 +264,10 @@ class StandIn:
                 await getattr(self, name).close()
 
     def end(self) -> None:
-        """Remove the sockets and links of character devices: the process ends. May wait."""
-        if "chardevs" in vars(self):
-            self.chardevs.end()
+        """Remove the sockets and links that were made for clients: the process ends. May wait."""
+        for name in ("chardevs", "listeners", "migration"):
+            if name in vars(self):
+                getattr(self, name).remove_names()
 
     async def add_device(self, machine: Machine, args: dict[str, JSON]) -> None:
         """`device_add` of a type that memd has no part for, or of an alias.

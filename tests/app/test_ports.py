@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,25 @@ def test_who_is_at_the_other_end_of_a_console(start: Start, directory: Path) -> 
             instances = [{"type": "chardev", "id": "c"}]
             assert monitor.execute("yank", {"instances": instances}) == {"return": {}}
             assert other.recv(1) == b""
+
+
+def test_what_clients_had_made_goes_with_the_process(start: Start, directory: Path) -> None:
+    """Sockets that are listened at, and the link to a terminal."""
+    server = start("-S", "-incoming", "defer")
+    names = ("device", "incoming", "server", "terminal")
+    device, incoming, nbd, terminal = (f"{directory}/{name}" for name in names)
+    address = {"addr": {"type": "unix", "data": {"path": device}}, "server": True, "wait": False}
+    monitor = server.monitor()
+    for command, arguments in (
+        ("chardev-add", {"id": "c", "backend": {"type": "socket", "data": address}}),
+        ("chardev-add", {"id": "p", "backend": {"type": "pty", "data": {"path": terminal}}}),
+        ("nbd-server-start", {"addr": {"type": "unix", "data": {"path": nbd}}}),
+        ("migrate-incoming", {"uri": f"unix:{incoming}"}),
+    ):
+        assert "return" in monitor.execute(command, arguments)
+    assert {*names} <= {*os.listdir(directory)}
+    server.stop()
+    assert {*names}.isdisjoint(os.listdir(directory))
 
 
 def test_both_ends_of_a_connection_over_tcp(start: Start) -> None:
