@@ -123,6 +123,27 @@ def screendump(daemon: Daemon, args: JSONObject) -> JSON:
     raise QMPError("There is no console to take a screendump from")
 
 
+def input_send_event(daemon: Daemon, args: JSONObject) -> JSON:
+    """`input-send-event`: raise `QMPError` where nothing takes an event."""
+    from memd.standin.vnc import adapters
+
+    id = args.get("device")
+    if id is not None:
+        device = daemon.tree.resolve("/machine/peripheral").children.get(id)
+        if device is None:
+            raise device_not_found(f"Device '{id}' not found")
+        head = args.get("head", 0)
+        # Of 32 bits.
+        head = (head + (1 << 31)) % (1 << 32) - (1 << 31)
+        shown = next((each for each in adapters(daemon.tree) if each is device), None)
+        if shown is None or not 0 <= head < shown.values.get("max_outputs", 1):
+            raise QMPError(f"Device {id} (head {head}) is not bound to a QemuConsole")
+    if daemon.run_state not in ("running", "suspended"):
+        raise QMPError("VM not running")
+    standin_of(daemon).devices.inputs.check_events(args["events"], id)
+    return {}
+
+
 async def dump_guest_memory(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`dump-guest-memory`: write what the machine's memory holds."""
     from memd.standin.channels import Opener
@@ -611,6 +632,7 @@ REGISTERS: dict[str, Handler] = {
     "query-machines": query_machines,
     "inject-nmi": inject_nmi,
     "screendump": screendump,
+    "input-send-event": input_send_event,
     **{
         f"{prefix}job-{verb}": _register(_verb(f"{prefix}job-{verb}"))
         for prefix in ("", "block-")

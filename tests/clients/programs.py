@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.clients import kept
+from tests.differential.harness import normalise
 from tests.differential.server import TREE
 
 _PROGRAMS = Path(__file__).with_name("python")
@@ -51,6 +53,32 @@ def run(program: str, *arguments: str | Path, home: Path) -> list[Any]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def comparable(value: Any, place: Path, *left_out: str) -> Any:
+    """What a program has said, in the form in which that of two servers is compared.
+
+    Args:
+        value: see `run`.
+        place: where that server's files are.
+        left_out: members of answers that differ.
+    """
+    return normalise(_masked(value, {"thread-id", *left_out}), place)
+
+
+def _masked(value: Any, left_out: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            _masked(name, left_out): _masked(member, left_out)
+            for name, member in value.items()
+            if name not in left_out
+        }
+    if isinstance(value, list):
+        return [_masked(member, left_out) for member in value]
+    if isinstance(value, str):
+        # Of block nodes without a name, and of the directory of labgrid's console.
+        return re.sub(r"(#block|labgrid-qemu-tmp-)\w+", r"\1", value)
+    return value
 
 
 def write_script(path: Path, argv: Sequence[str], before: str = "") -> None:

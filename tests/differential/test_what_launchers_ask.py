@@ -119,6 +119,53 @@ def test_pointers_come_and_go(directory: Path) -> None:
             compare(pair, *step)
 
 
+def key(name: str, *, down: bool = True) -> dict[str, Any]:
+    return {"type": "key", "data": {"down": down, "key": {"type": "qcode", "data": name}}}
+
+
+BUTTON = {"type": "btn", "data": {"down": True, "button": "left"}}
+MOVE = {"type": "rel", "data": {"axis": "x", "value": 5}}
+PLACE = {"type": "abs", "data": {"axis": "y", "value": 500}}
+TOUCH = {
+    "type": "mtt",
+    "data": {"type": "begin", "slot": 1, "tracking-id": 1, "axis": "x", "value": 5},
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-machine none",
+        "-machine pc",
+        "-machine q35 -device VGA,id=d0 -device usb-ehci -device usb-tablet,id=d1",
+        "-machine q35,i8042=off -device virtio-mouse-pci,id=d1",
+        "-machine q35,i8042=off -device VGA,id=d0 -device virtio-keyboard-pci,id=d1,display=d0"
+        " -device virtio-gpu-pci,id=d2,max_outputs=2 -device virtio-multitouch-pci",
+    ],
+)
+def test_who_takes_keys_and_clicks(directory: Path, line: str) -> None:
+    each: list[list[dict[str, Any]]] = [[key("a")], [BUTTON], [MOVE], [PLACE], [TOUCH]]
+    several = [[], [key("a"), key("a", down=False)], [key("nope")], [key("a"), PLACE]]
+    steps: list[tuple[str, Any]] = [
+        ("input-send-event", {"events": [key("a")]}),
+        ("input-send-event", {"device": "nope", "events": [key("a")]}),
+        ("cont", None),
+        *(("input-send-event", {"events": events}) for events in (*each, *several)),
+        *(("input-send-event", {"head": head, "events": []}) for head in (-1, 5, "x")),
+        ("input-send-event", {}),
+    ]
+    for device in ("d0", "d1", "d2", "", "/machine/peripheral/d0"):
+        wanted = {"device": device}
+        steps += (("input-send-event", {**wanted, "events": events}) for events in (*each, []))
+        steps += (
+            ("input-send-event", {**wanted, "head": head, "events": [BUTTON]})
+            for head in (-1, 0, 1, 2, 1 << 32, -(1 << 31) - 1)
+        )
+    with standin_pair(directory, *line.split()) as pair:
+        for step in steps:
+            compare(pair, *step)
+
+
 @pytest.mark.parametrize(
     "line",
     [
