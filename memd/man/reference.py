@@ -28,7 +28,7 @@ def reference() -> Page:
     """The page."""
     page = Page("memd-qmp-ref", 7, "the QMP commands, events and types of memd")
     page.heading("DESCRIPTION", _ABOUT)
-    definitions = parse_file(schema_file()).definitions
+    definitions = parse_file(schema_file())
     for heading, kinds in _KINDS:
         page.heading(heading)
         for each in sorted(definitions, key=lambda definition: definition.name):

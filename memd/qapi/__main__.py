@@ -12,9 +12,9 @@ from typing import Any
 from memd.compat import Compat
 from memd.qapi.introspect import introspect
 from memd.qapi.json_schema import json_schema
+from memd.qapi.parser import parse_file
 from memd.qapi.reader import load_schema, schema_file
 from memd.qapi.schema import Schema
-from memd.qapi.semantics import check_file
 from memd.qapi.source import SchemaError
 from memd.qapi.visit import INT64_MIN, UINT64_MAX
 
@@ -43,14 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     compat = Compat(options.compat)
-    definitions = check_file(schema_file()).definitions
     schema = load_schema(compat)
     if options.check is not None:
         return _check(schema, options.check)
     if options.introspect:
         document: Any = introspect(schema)
     else:
-        docs = {definition.name: definition.doc for definition in definitions if definition.doc}
+        docs = {each.name: each.doc for each in parse_file(schema_file()) if each.doc}
         document = json_schema(schema, docs)
     text = json.dumps(document, indent=2) + "\n"
     if options.output is None:

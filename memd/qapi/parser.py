@@ -1,12 +1,10 @@
-"""Reads schema files in full: definitions with their documentation, and pragmas."""
+"""Reads schema files in full: definitions with their documentation."""
 
 from __future__ import annotations
 
 import re
 from json import JSONDecoder
-from typing import NamedTuple
 
-from memd.json_types import JSONObject
 from memd.qapi.doc import Doc, parse_doc
 from memd.qapi.reader import read
 from memd.qapi.schema import KINDS
@@ -15,29 +13,13 @@ from memd.qapi.source import Definition, Expr, SchemaError
 _DOC = re.compile(r"^##\n((?:#.*\n)*?)##$", re.M)
 
 
-class Parsed(NamedTuple):
-    """The content of a schema file and of all that it includes.
-
-    Attributes:
-        definitions: in the order of the files.
-        pragmas: by name: "doc-required", whether every definition needs documentation;
-            and the names that a rule leaves alone ("command-name-exceptions",
-            "command-returns-exceptions", "documentation-exceptions",
-            "member-name-exceptions").
-    """
-
-    definitions: list[Definition]
-    pragmas: JSONObject
-
-
-def parse_file(path: str) -> Parsed:
-    """Reads a schema file and what it includes.
+def parse_file(path: str) -> list[Definition]:
+    """What a schema file and those that it includes define, in their order.
 
     Raises:
         SchemaError: for a mistake in the language, or a file that can't be read.
     """
-    exceptions = ("command-name", "command-returns", "documentation", "member-name")
-    parsed = Parsed([], {f"{rule}-exceptions": [] for rule in exceptions} | {"doc-required": False})
+    definitions = []
     docs: dict[str, list[tuple[int, Doc]]] = {}
     for file, line, expr in read(path, set(), JSONDecoder(object_pairs_hook=_object)):
         if file not in docs:
@@ -47,15 +29,13 @@ def parse_file(path: str) -> Parsed:
             if doc is not None and doc.name:
                 raise SchemaError(file, line, f"documentation of '{doc.name}' without it")
             doc = docs[file].pop(0)[1]
-        if "pragma" in expr:
-            _take_pragma(parsed.pragmas, expr, file, line)
-        else:
-            parsed.definitions.append(_definition(expr, file, line, doc))
+        if "pragma" not in expr:
+            definitions.append(_definition(expr, file, line, doc))
     for file, left in docs.items():
         for line, doc in left:
             if doc.name:
                 raise SchemaError(file, line, f"documentation of '{doc.name}' without it")
-    return parsed
+    return definitions
 
 
 def _object(pairs: list[tuple[str, object]]) -> Expr:
@@ -90,13 +70,3 @@ def _definition(expr: Expr, file: str, line: int, doc: Doc | None) -> Definition
     if doc is not None and doc.name != definition.name:
         raise definition.error(f"its documentation is of '{doc.name}'")
     return definition
-
-
-def _take_pragma(pragmas: JSONObject, expr: Expr, file: str, line: int) -> None:
-    settings = expr["pragma"]
-    if len(expr) != 1 or not isinstance(settings, dict):
-        raise SchemaError(file, line, "'pragma' is an object and stands alone")
-    for name, value in settings.items():
-        if type(value) is not type(pragmas.get(name)):
-            raise SchemaError(file, line, f"there is no pragma '{name}' with such a value")
-        pragmas[name] = pragmas[name] + value if isinstance(value, list) else value

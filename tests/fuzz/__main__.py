@@ -44,7 +44,7 @@ def fuzz(name: str, found: Path, options: list[str]) -> None:
     """Look for inputs, until told to stop."""
     import atheris
 
-    with atheris.instrument_imports(include=["memd"]):
+    with atheris.instrument_imports(include=["memd", "tests.qapi"]):
         for room in ROOMS:
             # What is only imported when it is needed counts as well.
             for module in pkgutil.iter_modules(import_module(room).__path__, f"{room}."):

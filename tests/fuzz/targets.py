@@ -24,11 +24,10 @@ from memd.qapi import Schema, load_schema
 from memd.qapi.introspect import introspect
 from memd.qapi.json_schema import json_schema
 from memd.qapi.keyval import check_keyval
-from memd.qapi.parser import Parsed
 from memd.qapi.reader import read_expressions
-from memd.qapi.semantics import check_file
-from memd.qapi.source import SchemaError
+from memd.qapi.source import Definition, SchemaError
 from memd.wire import Decoder, encode
+from tests.qapi.rules import check_file
 
 Target = Callable[[bytes], None]
 
@@ -75,17 +74,17 @@ def wire(data: bytes, make: Callable[[Compat], Decoder] = Decoder) -> None:
                 raise Broken(f"{item!r} is another thing every time")
 
 
-def schema(data: bytes, check: Callable[[str], Parsed] = check_file) -> None:
+def schema(data: bytes, check: Callable[[str], list[Definition]] = check_file) -> None:
     """The schema's front end: a file is refused with a place, or all that is made of it works."""
     with tempfile.TemporaryDirectory(prefix="memd-fuzz-") as directory:
         path = os.path.join(directory, "fuzz.json")
         with open(path, "wb") as file:
             file.write(data)
         try:
-            parsed = check(path)
+            definitions = check(path)
         except SchemaError:
             return
-        expressions = [definition.expr for definition in parsed.definitions]
+        expressions = [definition.expr for definition in definitions]
         if read_expressions(path) != expressions:
             raise Broken("the quick reader reads something else")
         if any(CONDITIONAL in repr(expression) for expression in expressions):

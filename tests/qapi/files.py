@@ -8,8 +8,8 @@ from pathlib import Path
 from memd.compat import Compat
 from memd.qapi.reader import defined_names, schema_directory
 from memd.qapi.schema import Schema
-from memd.qapi.semantics import check_file
 from memd.qapi.source import Definition
+from tests.qapi.rules import check_file
 
 DIRECTORY = Path(schema_directory())
 MAIN = DIRECTORY / "qapi-schema.json"
@@ -34,7 +34,7 @@ def definitions() -> tuple[Definition, ...]:
             ),
             encoding="ascii",
         )
-        return tuple(check_file(str(everything)).definitions)
+        return tuple(check_file(str(everything)))
 
 
 @functools.cache

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from memd.qapi.parser import Parsed, parse_file
-from memd.qapi.source import SchemaError
+from memd.qapi.parser import parse_file
+from memd.qapi.source import Definition, SchemaError
 
 
-def parse(directory: Path, text: str, **others: str) -> Parsed:
+def parse(directory: Path, text: str, **others: str) -> list[Definition]:
     for name, content in others.items():
         (directory / f"{name}.json").write_text(content)
     path = directory / "main.json"
@@ -23,13 +23,12 @@ def complaint(directory: Path, text: str, **others: str) -> str:
 
 
 def test_definitions(directory: Path) -> None:
-    parsed = parse(
+    first, second = parse(
         directory,
         "##\n# = Text\n##\n\n##\n# @A:\n#\n# A.\n##\n"
         "{ 'struct': 'A', 'data': { '*x': ['int'] } }\n\n"
         "{ 'command': 'b', 'gen': false, 'data': {}, 'features': [] }\n",
     )
-    first, second = parsed.definitions
     assert (first.kind, first.name) == ("struct", "A")
     assert first.expr == {"struct": "A", "data": {"*x": ["int"]}}
     assert first.line == 10
@@ -43,24 +42,14 @@ def test_definitions(directory: Path) -> None:
 def test_includes_once_and_from_its_own_directory(directory: Path) -> None:
     (directory / "sub").mkdir()
     (directory / "sub" / "c.json").write_text("{ 'event': 'C' }")
-    parsed = parse(
+    definitions = parse(
         directory,
         "{ 'include': 'a.json' }\n{ 'include': 'sub/b.json' }\n{ 'event': 'M' }",
         a="{ 'include': 'sub/../a2.json' }\n{ 'event': 'A' }",
         a2="{ 'event': 'A2' }",
         **{"sub/b": "{ 'include': '../a.json' }\n{ 'include': 'c.json' }"},
     )
-    assert [definition.name for definition in parsed.definitions] == ["A2", "A", "C", "M"]
-
-
-def test_pragmas(directory: Path) -> None:
-    parsed = parse(
-        directory,
-        "{ 'include': 'p.json' }\n{ 'pragma': { 'command-name-exceptions': ['b'] } }",
-        p="{ 'pragma': { 'doc-required': true, 'command-name-exceptions': ['a'] } }",
-    )
-    assert parsed.pragmas["doc-required"]
-    assert parsed.pragmas["command-name-exceptions"] == ["a", "b"]
+    assert [definition.name for definition in definitions] == ["A2", "A", "C", "M"]
 
 
 @pytest.mark.parametrize(
@@ -93,12 +82,6 @@ def test_pragmas(directory: Path) -> None:
         ("{ 'include': true }", "main.json:1: 'include' is a string and stands alone"),
         ("\n{ 'include': 'no' }", "no:1: can't be read: No such file or directory"),
         ("{ 'include': 'latin.json' }", "latin.json:1: can't be read: not ASCII"),
-        ("{ 'pragma': [] }", "main.json:1: 'pragma' is an object and stands alone"),
-        ("{ 'pragma': { 'x': true } }", "main.json:1: there is no pragma 'x' with such a value"),
-        (
-            "{ 'pragma': { 'doc-required': 'x' } }",
-            "main.json:1: there is no pragma 'doc-required' with such a value",
-        ),
         (
             "##\n# @A:\n##\n\n##\n# text\n##\n{ 'event': 'A' }",
             "main.json:8: documentation of 'A' without it",

@@ -13,7 +13,7 @@ from tests.qapi.files import MAIN, subjects
 
 @pytest.mark.parametrize("path", [MAIN, *subjects()], ids=lambda path: path.name)
 def test_what_is_read_with_its_documentation_is_the_same(path: Path) -> None:
-    whole = [definition.expr for definition in parse_file(str(path)).definitions]
+    whole = [definition.expr for definition in parse_file(str(path))]
     assert read_expressions(str(path)) == whole
 
 

@@ -1,7 +1,7 @@
-"""Checks of definitions: their names, what they refer to, and their documentation.
+"""What holds for the schema files: names, what they refer to, and their documentation.
 
-`check_file` is the whole check of a schema: what it accepts, everything else in
-this room takes without a further look.
+memd reads its own files only, and takes what `check_file` accepts without a further
+look.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from memd.json_types import JSONObject
-from memd.qapi.expr import check_form
-from memd.qapi.parser import Parsed, parse_file
-from memd.qapi.source import Definition
+from memd.qapi.parser import parse_file
+from memd.qapi.reader import read
+from memd.qapi.source import Definition, SchemaError
 from memd.qapi.types import BUILTINS
+from tests.qapi.forms import check_form
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LOWER = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -24,22 +25,45 @@ _UPPER = re.compile(r"[A-Z][A-Z0-9_]*")
 _OBJECTS = ("struct", "union")
 
 
-def check_file(path: str) -> Parsed:
-    """Reads and checks a schema file and all that it includes.
+def check_file(path: str) -> list[Definition]:
+    """What a schema file and those that it includes define, checked.
 
     Raises:
         SchemaError: for the first mistake.
     """
-    parsed = parse_file(path)
-    for definition in parsed.definitions:
+    definitions = parse_file(path)
+    for definition in definitions:
         check_form(definition)
-    _Checker(parsed).run()
-    return parsed
+    _Checker(definitions, pragmas(path)).run()
+    return definitions
+
+
+def pragmas(path: str) -> JSONObject:
+    """The pragmas of a schema file and of those that it includes, by name.
+
+    "doc-required" says whether every definition needs documentation, the others
+    name what a rule leaves alone.
+
+    Raises:
+        SchemaError: for one that does not exist, or has another value.
+    """
+    rules = ("command-name", "command-returns", "documentation", "member-name")
+    found: JSONObject = {f"{rule}-exceptions": [] for rule in rules} | {"doc-required": False}
+    for file, line, expr in read(path, set()):
+        settings = expr.get("pragma", {})
+        if "pragma" in expr and (len(expr) != 1 or not isinstance(settings, dict)):
+            raise SchemaError(file, line, "'pragma' is an object and stands alone")
+        for name, value in settings.items():
+            if type(value) is not type(found.get(name)):
+                raise SchemaError(file, line, f"there is no pragma '{name}' with such a value")
+            found[name] = found[name] + value if isinstance(value, list) else value
+    return found
 
 
 class _Checker:
-    def __init__(self, parsed: Parsed) -> None:
-        self._definitions, self._pragmas = parsed
+    def __init__(self, definitions: list[Definition], pragmas: JSONObject) -> None:
+        self._definitions = definitions
+        self._pragmas = pragmas
         self._types: dict[str, Definition] = {}
 
     def run(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
 from memd.json_types import JSONObject
 from memd.qapi.source import Definition
 
@@ -79,9 +82,6 @@ def check_form(definition: Definition) -> None:
     Raises:
         SchemaError: for what fits worst.
     """
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
     required, optional = _KINDS[definition.kind]
     form = _object({definition.kind: _TEXT, **required}, {**optional, **_COMMON})
     error = best_match(Draft202012Validator(form).iter_errors(definition.expr))

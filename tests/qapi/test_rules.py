@@ -1,4 +1,4 @@
-"""Mistakes between definitions, each with the words that it gets."""
+"""Mistakes between definitions and in pragmas, each with the words that it gets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from memd.qapi.semantics import check_file
 from memd.qapi.source import SchemaError
+from tests.qapi.rules import check_file, pragmas
 
 E = "{ 'enum': 'E', 'data': [ 'a', 'b' ] }\n"
 S = "{ 'struct': 'S', 'data': { 'x': 'int' } }\n"
@@ -176,3 +176,29 @@ def test_mistakes(directory: Path, text: str, message: str) -> None:
 )
 def test_good(directory: Path, text: str) -> None:
     check(directory, text)
+
+
+def test_pragmas(directory: Path) -> None:
+    (directory / "p.json").write_text(
+        "{ 'pragma': { 'doc-required': true, 'command-name-exceptions': ['a'] } }"
+    )
+    path = directory / "main.json"
+    path.write_text("{ 'include': 'p.json' }\n{ 'pragma': { 'command-name-exceptions': ['b'] } }")
+    found = pragmas(str(path))
+    assert found["doc-required"]
+    assert found["command-name-exceptions"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("[]", "'pragma' is an object and stands alone"),
+        ("{}, 'event': 'A'", "'pragma' is an object and stands alone"),
+        ("{ 'x': true }", "there is no pragma 'x' with such a value"),
+        ("{ 'doc-required': 'x' }", "there is no pragma 'doc-required' with such a value"),
+    ],
+)
+def test_mistakes_in_pragmas(directory: Path, settings: str, message: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        check(directory, f"\n{{ 'pragma': {settings} }}")
+    assert (caught.value.line, caught.value.message) == (2, message)

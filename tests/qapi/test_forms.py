@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from memd.qapi.semantics import check_file
 from memd.qapi.source import SchemaError
+from tests.qapi.rules import check_file
 
 GOOD = """
 { 'enum': 'E', 'data': [ 'a', { 'name': 'b', 'if': 'X', 'features': [ 'f' ] } ], 'prefix': 'P' }
