@@ -49,7 +49,9 @@ class FaultyDispatcher:
         """Run a command late, or answer it as its fault says, or both."""
         if effect.delay and not oob:
             seconds, effect.delay = effect.delay / 1000, 0
-            await Job(lambda: self._wait(seconds))
+            given_up = self._hub.undelayed
+            if await Job(lambda: given_up.wait(seconds)):
+                raise QMPError("the daemon ends or is reset")
         spec = effect.spec
         if effect.answers and not spec.get("run"):
             return _told(spec)
@@ -66,10 +68,6 @@ class FaultyDispatcher:
             for fd in outcome.fds:
                 os.close(fd)
             raise
-
-    def _wait(self, seconds: float) -> None:
-        if self._hub.ending.wait(seconds):
-            raise QMPError("the daemon ends")
 
     def _run(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         value = self._dispatch(session, name, arguments, oob)
@@ -210,6 +208,7 @@ def _replay_status(hub: FaultyHub, args: JSONObject) -> JSON:
 async def _reset(hub: FaultyHub, args: JSONObject) -> JSON:
     # First, as one may keep an object from going.
     hub.faults.clear()
+    hub.give_up()
     try:
         if hub.daemon.start_again is not None:
             await hub.daemon.start_again()

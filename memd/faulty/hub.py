@@ -33,7 +33,7 @@ class FaultyHub(Hub):
 
     Attributes:
         daemon: as above.
-        ending: set when the daemon ends, for commands that are delayed.
+        undelayed: set when the daemon ends or is reset, for commands that are delayed.
         faults: what goes wrong.
         transcript: what was said.
         script: what clients that connect are answered from, or None.
@@ -50,24 +50,29 @@ class FaultyHub(Hub):
         self._clients = 0
         self._control = frozenset(control)
         self._lifelines = self._control & frozenset(lifelines)
-        self.ending = threading.Event()
+        self.undelayed = threading.Event()
+
+    def give_up(self) -> None:
+        """Have nothing run any more that is delayed, or that a client sent who has left."""
+        self.undelayed.set()
+        self.undelayed = threading.Event()
+        for session in self.sessions():
+            if session.connection.peer_gone():
+                session.connection.close()
 
     def reset(self) -> None:
         """Forget everything that was told and said; clients are counted anew.
 
-        Those who are there come first. Those who have left, which is only not
-        seen yet, are nobody's concern any more.
+        Those who are there come first.
         """
+        self.give_up()
         self.faults.clear()
         self.transcript.reset()
         self.script = None
         self._clients = 0
         for session in self.sessions():
-            if session.connection.peer_gone():
-                session.number = 0
-            else:
-                self._clients += 1
-                session.number = self._clients
+            self._clients += 1
+            session.number = self._clients
 
     def sessions(self, client: int | None = None) -> list[FaultySession]:
         """The sessions of the tested clients, in the order in which they connected.
@@ -88,7 +93,7 @@ class FaultyHub(Hub):
         return sorted(found, key=lambda each: each.number)
 
     async def close(self, patience: float = 1.0) -> None:
-        self.ending.set()
+        self.undelayed.set()
         for session in self.sessions():
             session.connection.drop()
         await super().close(patience)

@@ -45,6 +45,8 @@ NEXT: dict[tuple[Phase, Transition], Phase] = {
     # The negotiation may be among its last commands.
     (Phase.DRAINING, Transition.NEGOTIATED): Phase.DRAINING,
     (Phase.DRAINING, Transition.CLOSE): Phase.CLOSED,
+    # A command that is delayed runs though its client has gone.
+    (Phase.CLOSED, Transition.NEGOTIATED): Phase.CLOSED,
     # Client and daemon may both close it.
     (Phase.CLOSED, Transition.CLOSE): Phase.CLOSED,
 }

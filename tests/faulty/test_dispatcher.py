@@ -167,6 +167,26 @@ def test_a_delayed_command_keeps_nobody_else_waiting() -> None:
     assert time.monotonic() - began < 60
 
 
+def test_what_is_delayed_does_not_run_after_a_reset(server: Server, connect: Connect) -> None:
+    client, gone = connect(), connect(negotiate=False)
+    server.fault(delay=3_600_000)
+    client.send(
+        b'{"execute": "object-add", "arguments":'
+        b' {"qom-type": "memory-backend-ram", "id": "late", "size": 65536}}'
+    )
+    gone.send(b'{"execute": "qmp_capabilities"}')
+    settle(lambda: server.faults[0]["applied"], lambda applied: applied == 2)
+    gone.socket.close()
+    server.reset()
+    assert client.read()["error"]["desc"] == "the daemon ends or is reset"
+    found = client.execute("qom-list", {"path": "/objects"})["return"]
+    assert [each["name"] for each in found] == ["type"]
+    # The client that is there is the first one now.
+    server.fault(client=1, command="stop", error={"desc": "first"})
+    assert client.execute("stop")["error"]["desc"] == "first"
+    assert server.log == ""
+
+
 def test_a_version_of_ones_choice(server: Server, connect: Connect) -> None:
     version: dict[str, Any] = {"qemu": {"major": 2, "minor": 12, "micro": 1}, "package": "p"}
     server.fault(greeting=True, version=version)

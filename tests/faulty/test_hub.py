@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -10,13 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from memd.errors import QMPError
-from memd.faulty.dispatcher import FaultyDispatcher
-from memd.faulty.injection import faulty_hub
 from memd.testing import Server
-from tests.commands.fakes import Console, make_daemon
 from tests.differential.server import PATIENCE, Monitor
 from tests.faulty.conftest import Connect
 
@@ -111,13 +104,3 @@ def test_who_is_not_for_control_is_no_lifeline(directory: Path) -> None:
                 pass
             assert server.alive
             assert server.connect().execute("query-name") == {}
-
-
-async def test_a_delay_ends_with_the_daemon() -> None:
-    daemon = make_daemon()
-    loop = asyncio.get_running_loop()
-    hub = faulty_hub(daemon, (), (), loop, Console().dispatch, dict, daemon.compat)
-    await hub.close()
-    assert isinstance(hub.dispatch, FaultyDispatcher)
-    with pytest.raises(QMPError, match="the daemon ends"):
-        hub.dispatch._wait(1_000_000)

@@ -322,6 +322,14 @@ def test_half_close_with_oob_drops_what_waits() -> None:
     assert talk.wire.finished
 
 
+def test_a_delayed_negotiation_may_end_after_the_client_has_gone() -> None:
+    talk = Talk()
+    talk.session.lost()
+    talk.session.negotiate(oob=False)
+    talk.say(ask("a"))
+    assert talk.hub.run == []
+
+
 def test_a_client_that_left_has_its_waiting_commands_dropped() -> None:
     talk = Talk()
     talk.say(ask("slow"), ask("b"))
