@@ -590,6 +590,9 @@ class Blocks:
             path = node.options["filename"] if node.driver in FILES else ""
             if path.startswith(FDSETS):
                 flags = _access(node) | (os.O_DIRECT if node.cache["direct"] else 0)
+                if node.auto:
+                    # A QEMU opens it for reading, and anew once somebody writes.
+                    self._sets.open(path, flags & ~os.O_RDWR).close()
                 node.given = self._sets.open(path, flags)
                 node.fd = node.given.fd
                 found = known(node.fd)

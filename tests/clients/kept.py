@@ -23,12 +23,12 @@ PACKAGES = (
     *("avocado-framework-plugin-vt==113.0", "avocado-framework==113.0", "aexpect==1.8.0"),
     *("six==1.17.0", "setuptools==80.9.0"),
     # What Ganeti's modules import.
-    *("bitarray==3.12.3", "cffi==2.1.1", "cryptography==50.0.2", "psutil==7.2.2"),
+    *("bitarray==2.9.3", "cffi==2.1.1", "cryptography==50.0.2", "psutil==7.2.2"),
     *("pyOpenSSL==26.4.0", "simplejson==4.3.0", "typing_extensions==4.16.0"),
 )
 """The clients, and of what they depend on that which their modules for QEMU import."""
 
-RECIPE = 1
+RECIPE = 2
 """Goes up when what is made here changes, so that an older one is not taken for it."""
 
 
