@@ -10,39 +10,23 @@ observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from memd.cli.keyval import HELP
-from memd.cli.opts import OptsList, Warn, parse_opts
+from memd.cli.opts import OptsList, parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
-from memd.config import DeviceOption
+from memd.config import Config, DeviceOption
 from memd.errors import QMPError
-
-if TYPE_CHECKING:
-    from memd.compat import Compat
-    from memd.standin.catalogue import Catalogue
-
 
 DEVICE = OptsList("device", "driver", None)
 
 
-def parse_device(
-    given: Given,
-    compat: Compat,
-    ids: set[str],
-    warn: Warn,
-    recorded: Callable[[], Catalogue | None] = lambda: None,
-) -> DeviceOption:
+def parse_device(given: Given, config: Config, ids: set[str]) -> DeviceOption:
     """Take `-device` apart.
 
     Args:
         given: the option.
-        compat: whose JSON.
+        config: says whose devices there are; its report is told of keys without a value.
         ids: those of earlier devices in QEMU's spelling; this one's is added.
-        warn: told of keys without a value.
-        recorded: gives a catalogue that has further devices, if there is one.
 
     Raises:
         QMPError: it can't be read.
@@ -53,7 +37,7 @@ def parse_device(
     if text.startswith("{"):
         from memd.cli.json_argument import parse_json_argument
 
-        options = parse_json_argument(text, compat)
+        options = parse_json_argument(text, config.compat)
         if type(options.get("driver")) is not str:
             raise QMPError("Parameter 'driver' is missing")
         return DeviceOption(given.where, True, options)
@@ -63,10 +47,10 @@ def parse_device(
         from memd.cli.device_help import device_help
 
         try:
-            raise Answered(device_help(compat, None if name in HELP else name, recorded()))
+            raise Answered(device_help(config, None if name in HELP else name))
         except QMPError as error:
             raise CommandLineError(error.desc, where=given.where, status=0) from None
-    opts = parse_opts(DEVICE, text, warn, ids)
+    opts = parse_opts(DEVICE, text, given.warn(config.report), ids)
     if name is None:
         raise QMPError("Parameter 'driver' is missing")
     if opts.id is not None:

@@ -9,8 +9,8 @@ from memd.compat import Compat
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
+    from memd.config import Config
     from memd.qom import Property
-    from memd.standin.catalogue import Catalogue
 
 _GROUPS = (
     (
@@ -37,16 +37,15 @@ _GROUPS = (
 _HIDDEN = ("type", "parent_bus", "realized", "hotplugged", "hotpluggable")
 
 
-def device_help(compat: Compat, driver: str | None, recorded: Catalogue | None = None) -> str:
+def device_help(config: Config, driver: str | None) -> str:
     """The devices that can be plugged in, or the properties of one.
 
     Args:
-        compat: whose properties.
+        config: says whose they are.
         driver: the class that it is about, or None for the classes.
-        recorded: a catalogue that has further classes.
 
     Raises:
-        QMPError: there is no such class.
+        QMPError: there is no such class, or the catalogue can't be read.
     """
     if driver is None:
         told = (
@@ -56,11 +55,13 @@ def device_help(compat: Compat, driver: str | None, recorded: Catalogue | None =
     from memd.devices import register
     from memd.qom import Tree
 
-    tree = Tree(compat)
+    tree = Tree(config.compat)
     register(tree)
-    if recorded is not None:
+    if config.unmodelled is not None:
+        from memd.standin.catalogue import find_catalogue
         from memd.standin.types import CatalogueTypes, type_of_alias
 
+        recorded = find_catalogue(config.compat, config.catalogue)
         tree.more_types = CatalogueTypes(recorded, tree)
         driver = type_of_alias(recorded, driver)
     qom_type = tree.type_by_name(driver)
@@ -72,7 +73,8 @@ def device_help(compat: Compat, driver: str | None, recorded: Catalogue | None =
     properties = [
         prop
         for name, prop in qom_type.all_properties.items()
-        if name not in _HIDDEN and not (compat is Compat.V10_0 and name.startswith("legacy-"))
+        if name not in _HIDDEN
+        and not (config.compat is Compat.V10_0 and name.startswith("legacy-"))
     ]
     return f"{driver} options:\n" + "".join(sorted(map(_line, properties)))
 

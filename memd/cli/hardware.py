@@ -7,7 +7,6 @@ may come before its backend, and a node before the machine that it belongs to.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import TYPE_CHECKING
 
 from memd.cli.device import parse_device
 from memd.cli.machine import MachineOptions
@@ -20,9 +19,6 @@ from memd.config import DEFAULT_RAM, Config, MachineConfig, NumaNode
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
 from memd.json_types import JSONObject
-
-if TYPE_CHECKING:
-    from memd.standin.catalogue import Catalogue
 
 REACTIONS = ("immediately", "never", "refuses")
 
@@ -83,18 +79,7 @@ class Hardware:
 
     def take_device(self, given: Given) -> None:
         """Take `-device`."""
-        config = self._config
-        warn = given.warn(config.report)
-        device = parse_device(given, config.compat, self._device_ids, warn, self._recorded)
-        config.devices.append(device)
-
-    def _recorded(self) -> Catalogue | None:
-        """The catalogue of the QEMU that is stood in for; raises `QMPError`."""
-        if self._config.unmodelled is None:
-            return None
-        from memd.standin.catalogue import find_catalogue
-
-        return find_catalogue(self._config.compat, self._config.catalogue)
+        self._config.devices.append(parse_device(given, self._config, self._device_ids))
 
     def take_guest_reacts(self, given: Given) -> None:
         """Take `--guest-reacts immediately|after=MS|never|refuses`."""
@@ -147,16 +132,8 @@ class Hardware:
         maxmem = memory.maxmem or memory.size or default
         named = self.cpu_model is not None and kind.cpu_type.endswith("x86_64-cpu")
         config.machine_kind = kind.name
-        if kind.deprecated:
-            config.report.warning(
-                f"Machine type '{kind.name}' is deprecated: machines more than 3 years old are"
-                " subject to deletion after 6 years"
-            )
-        if named and kind.kind == "isapc" and config.compat is not Compat.V10_0:
-            if self.cpu_model not in _ISAPC_MODELS:
-                config.report.warning(
-                    f"cpu type {self.cpu_model}-x86_64-cpu is deprecated for isapc machine"
-                )
+        cpu_type = f"{self.cpu_model}-x86_64-cpu" if named else ""
+        self._warn_of_age(kind, cpu_type)
         config.machine = MachineConfig(
             kind.kind,
             ram_size=ram_size,
@@ -171,10 +148,22 @@ class Hardware:
             own_node=kind.own_node and (memory.slots > 0 or maxmem > ram_size),
             guest_reacts=self._reaction[0],
             guest_delay_ms=self._reaction[1],
-            cpu_type=f"{self.cpu_model}-x86_64-cpu" if named else "",
+            cpu_type=cpu_type,
             rtc_offset=self.rtc_offset,
             smp=smp,
         )
+
+    def _warn_of_age(self, kind: MachineKind, cpu_type: str) -> None:
+        """Warn of a machine, or of CPUs for one, that QEMU is going to drop."""
+        warning = self._config.report.warning
+        if kind.deprecated:
+            warning(
+                f"Machine type '{kind.name}' is deprecated: machines more than 3 years old are"
+                " subject to deletion after 6 years"
+            )
+        later = self._config.compat is not Compat.V10_0
+        if cpu_type and kind.kind == "isapc" and later and self.cpu_model not in _ISAPC_MODELS:
+            warning(f"cpu type {cpu_type} is deprecated for isapc machine")
 
     def _nodes(
         self, kind: MachineKind, backends: Container[str], smp: Mapping[str, int], hmat: bool

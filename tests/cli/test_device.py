@@ -7,8 +7,7 @@ import pytest
 from memd.cli.device import parse_device
 from memd.cli.reading import Given
 from memd.cli.report import Answered
-from memd.compat import Compat
-from memd.config import DeviceOption
+from memd.config import Config, DeviceOption, Report
 from memd.devices import register
 from memd.devices.arguments import arguments
 from memd.errors import QMPError
@@ -17,11 +16,7 @@ from memd.qom import ObjectType, Tree
 
 def parse(text: str, ids: set[str] | None = None) -> DeviceOption:
     taken: set[str] = set() if ids is None else ids
-    return parse_device(Given("device", text, f"-device {text}"), Compat.V10_0, taken, _ignore)
-
-
-def _ignore(text: str, hint: str) -> None:
-    pass
+    return parse_device(Given("device", text, f"-device {text}"), Config(Report("memd")), taken)
 
 
 def type_of(name: str) -> ObjectType:
