@@ -6,6 +6,7 @@ texts and what stands where from the start were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from memd.errors import QMPError, device_not_found
@@ -17,8 +18,10 @@ from memd.qom.builtin_objects import Bus
 ANY_PLACE = -1
 """The PCI address that asks for any."""
 
+_SLOTS = 32
 _FUNCTIONS = 8
-_PLACES = 32 * _FUNCTIONS
+_PLACES = _SLOTS * _FUNCTIONS
+_PLACE = re.compile(r"\s*(?:0x)?([0-9a-fA-F]+)(?:\.(?:0x)?([0-9a-fA-F]+))?")
 
 
 class PciBus(Bus):
@@ -201,31 +204,26 @@ def bus_types(bus: ObjectType) -> Iterator[ObjectType]:
     yield ObjectType("virtio-pci-bus", virtio, properties=own)
 
 
-def visit_place(value: JSON, path: str) -> JSON:
+def visit_place(value: JSON) -> int | None:
     """A PCI address: a number, or slot and function as "06.0" or "06", in hex.
+
+    Returns:
+        None for a text that is no such address.
 
     Raises:
         QMPError: it is of another type, or out of range.
-        ValueError: it is a text that is no such address.
     """
     if type(value) in (int, float):
-        number = visit_int32(value, path)
+        number: int = visit_int32(value, "addr")
         if not ANY_PLACE <= number < _PLACES:
             raise QMPError(
-                f"Parameter '{path}' expects a value between {ANY_PLACE} and {_PLACES - 1}"
+                f"Parameter 'addr' expects a value between {ANY_PLACE} and {_PLACES - 1}"
             )
         return number
     if type(value) is not str:
-        raise QMPError(f"Invalid parameter type for '{path}', expected int or str")
-    slot, dot, function = value.lstrip().partition(".")
-    numbers = [_hex(slot), _hex(function) if dot else 0]
-    if not (numbers[0] < 32 and numbers[1] < _FUNCTIONS):
-        raise ValueError("no PCI address")
-    return numbers[0] * _FUNCTIONS + numbers[1]
-
-
-def _hex(text: str) -> int:
-    digits = text.removeprefix("0x")
-    if not digits or not set(digits) <= set("0123456789abcdefABCDEF"):
-        raise ValueError("no PCI address")
-    return int(digits, 16)
+        raise QMPError("Invalid parameter type for 'addr', expected int or str")
+    found = _PLACE.fullmatch(value)
+    if found is None:
+        return None
+    slot, function = [int(each or "0", 16) for each in found.groups()]
+    return slot * _FUNCTIONS + function if slot < _SLOTS and function < _FUNCTIONS else None

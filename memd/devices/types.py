@@ -108,12 +108,10 @@ _INTERFACES = (
 
 
 def _set_place(device: PciDevice, value: JSON) -> None:
-    try:
-        device.place = visit_place(value, "addr")
-    except ValueError:
-        raise QMPError(
-            f"Property '{device.qom_type.name}.addr' doesn't take value '{value}'"
-        ) from None
+    place = visit_place(value)
+    if place is None:
+        raise QMPError(f"Property '{device.qom_type.name}.addr' doesn't take value '{value}'")
+    device.place = place
 
 
 def _legacy_place(device: PciDevice) -> str:
@@ -139,28 +137,15 @@ def device_types(known: dict[str, ObjectType], compat: Compat) -> Iterator[Objec
     for name in _INTERFACES:
         yield ObjectType(name, INTERFACE, abstract=True)
     yield from dimm_types(compat)
-    yield from _virtio_types(later)
+    pci, virtio_pci = _pci_types(later)
+    yield pci
+    yield virtio_pci
+    yield from placeholder_types(pci, virtio_pci, map(stored, _VIRTIO), later=later)
+    yield from _virtio_types(virtio_pci, later)
 
 
-def _virtio_types(later: bool) -> Iterator[ObjectType]:
-    legacy = () if later else (Property("legacy-memdev", "str"),)
-    device = ObjectType("virtio-device", DEVICE, abstract=True, properties=map(stored, _VIRTIO))
-    yield device
-    manager = "ram-discard-source" if later else "ram-discard-manager"
-    yield ObjectType(manager, INTERFACE, abstract=True)
-    mem = ObjectType(
-        "virtio-mem",
-        device,
-        interfaces=(manager,),
-        properties=(*virtio_mem_properties(), *legacy),
-    )
-    pmem = ObjectType(
-        "virtio-pmem",
-        device,
-        properties=(stored(("memaddr", "uint64", ANYWHERE)), memdev_property(), *legacy),
-    )
-    yield mem
-    yield pmem
+def _pci_types(later: bool) -> tuple[ObjectType, ObjectType]:
+    """`pci-device`, and `virtio-pci` below it."""
     rows = (*_PCI, *(_PCI_11_1 if later else _PCI_10_0))
     pci = ObjectType(
         "pci-device",
@@ -182,11 +167,30 @@ def _virtio_types(later: bool) -> Iterator[ObjectType]:
             *(() if later else (Property("legacy-addr", "str", get=_legacy_place),)),
         ),
     )
-    yield pci
     rows = (*_VIRTIO_PCI, *(() if later else _VIRTIO_PCI_10_0))
-    virtio_pci = ObjectType("virtio-pci", pci, abstract=True, properties=map(stored, rows))
-    yield virtio_pci
-    yield from placeholder_types(pci, virtio_pci, map(stored, _VIRTIO), later=later)
+    return pci, ObjectType("virtio-pci", pci, abstract=True, properties=map(stored, rows))
+
+
+def _virtio_types(virtio_pci: ObjectType, later: bool) -> Iterator[ObjectType]:
+    """The virtio devices that are memory, each with its PCI device."""
+    legacy = () if later else (Property("legacy-memdev", "str"),)
+    device = ObjectType("virtio-device", DEVICE, abstract=True, properties=map(stored, _VIRTIO))
+    yield device
+    manager = "ram-discard-source" if later else "ram-discard-manager"
+    yield ObjectType(manager, INTERFACE, abstract=True)
+    mem = ObjectType(
+        "virtio-mem",
+        device,
+        interfaces=(manager,),
+        properties=(*virtio_mem_properties(), *legacy),
+    )
+    pmem = ObjectType(
+        "virtio-pmem",
+        device,
+        properties=(stored(("memaddr", "uint64", ANYWHERE)), memdev_property(), *legacy),
+    )
+    yield mem
+    yield pmem
     memory = ObjectType("virtio-md-pci", virtio_pci, abstract=True, interfaces=("memory-device",))
     yield memory
     for half, own in ((mem, _VIRTIO_MEM_PCI), (pmem, ())):

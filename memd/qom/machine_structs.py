@@ -7,6 +7,8 @@ and keeps half of it all the same, memd keeps none of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from typing import NamedTuple
 
 from memd.errors import QMPError
@@ -155,32 +157,13 @@ def count_cpus(value: JSON, path: str, processors: Processors) -> dict[str, int]
         if given.get(level, 1) > 1 and level not in processors.levels:
             raise QMPError(f"{level} > 1 not supported by this machine's CPU topology")
 
-    # QEMU counts in 32 bits without sign. What is not given follows from the
-    # rest, as cores, or sockets, where it can be.
+    # QEMU counts in 32 bits without sign.
     count = {name: number % 2**32 for name, number in given.items()}
-    cpus, maxcpus, sockets, cores, threads = (
-        count.get(name, 0) for name in ("cpus", "maxcpus", "sockets", "cores", "threads")
-    )
-    between = 1
-    for level in _RARE:
-        between *= count.get(level) or 1
-    if not cpus and not maxcpus:
-        sockets, cores, threads = sockets or 1, cores or 1, threads or 1
-    else:
-        maxcpus = maxcpus or cpus
-        if processors.sockets_first and not sockets:
-            cores, threads = cores or 1, threads or 1
-            sockets = maxcpus // (between * cores * threads)
-        elif not cores:
-            sockets, threads = sockets or 1, threads or 1
-            cores = maxcpus // (sockets * between * threads)
-        elif not sockets:
-            threads = threads or 1
-            sockets = maxcpus // (between * cores * threads)
-        threads = threads or maxcpus // (sockets * between * cores)
+    between = prod(count.get(level) or 1 for level in _RARE)
+    sockets, cores, threads = _outer_levels(count, between, processors.sockets_first)
     total = sockets * between * cores * threads % 2**32
-    maxcpus = maxcpus or total
-    cpus = cpus or maxcpus
+    maxcpus = count.get("maxcpus") or count.get("cpus") or total
+    cpus = count.get("cpus") or maxcpus
 
     named = {"sockets": sockets, **{each: count.get(each) or 1 for each in processors.levels}}
     named |= {"cores": cores, "threads": threads}
@@ -203,6 +186,29 @@ def count_cpus(value: JSON, path: str, processors: Processors) -> dict[str, int]
             f" '{processors.machine}' is {limit}"
         )
     return {**ONE_CPU, **named, "cpus": cpus, "maxcpus": maxcpus}
+
+
+def _outer_levels(
+    count: Mapping[str, int], between: int, sockets_first: bool
+) -> tuple[int, int, int]:
+    """Sockets, cores and threads: what is not given follows from the rest, as cores where it can.
+
+    Args:
+        count: what is given; zero counts as nothing.
+        between: the product of the levels between sockets and cores.
+        sockets_first: whether it follows as sockets.
+    """
+    sockets, cores, threads = (count.get(name, 0) for name in ("sockets", "cores", "threads"))
+    maxcpus = count.get("maxcpus") or count.get("cpus")
+    if not maxcpus:
+        return sockets or 1, cores or 1, threads or 1
+    if not sockets and (cores or sockets_first):
+        cores, threads = cores or 1, threads or 1
+        sockets = maxcpus // (between * cores * threads)
+    elif not cores:
+        sockets, threads = sockets or 1, threads or 1
+        cores = maxcpus // (sockets * between * threads)
+    return sockets, cores, threads or maxcpus // (sockets * between * cores)
 
 
 def visit_smp(value: JSON, path: str) -> JSON:
