@@ -242,8 +242,12 @@ class Share:
         self._account.check(size - self._size, self._user)
         self.set(size)
 
+    def add(self, more: int) -> None:
+        """It takes so many bytes more, or less; raises `QMPError` as `resize`."""
+        self.resize(self._size + more)
+
     def set(self, size: int) -> None:
-        """The same, also beyond the limits."""
+        """The same as `resize`, also beyond the limits."""
         if size != self._size:
             if self._user is not None:
                 self._account.places.take(self._user, size - self._size)

@@ -429,6 +429,7 @@ class App:
             # The processes go on serving for the next daemon.
             templates.servers.close if templates else None,
             templates.store.close if templates else None,
+            (lambda: self._run(standin.store())) if standin else None,
             self._daemon.fdsets.close,
             self._roots.close if self._roots else None,
             # They may wait for a file system, but not for long.

@@ -1,16 +1,18 @@
 """The register of dirty bitmaps: rules, and who uses which.
 
-Nothing is written by a guest, so none of them has a bit set. Observed on QEMU 10.0.2.
+Nothing is written by a guest: those bits are set that an image had. Observed on QEMU 10.0.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from memd.errors import QMPError
-from memd.standin.blocks import Bitmap, Blocks
+from memd.errors import QMPError, refusing
+from memd.standin.blocks import Blocks, changing, held, waits_for
+from memd.standin.dirty_bitmap import Bitmap, cut, regrained
+from memd.work import MEMORY, Job
 
 if TYPE_CHECKING:
     from memd.standin.blocks import Node
@@ -24,6 +26,9 @@ _FINEST = 512
 _USUAL = range(4096, (64 << 10) + 1)
 """The granularity of a bitmap that is told none: the size of clusters, but for very small and
 very large ones, and where there are none the last."""
+
+_QUICK = 64 << 10
+"""Bytes of bits that are gone through at once."""
 
 
 class Bitmaps:
@@ -43,15 +48,19 @@ class Bitmaps:
             raise QMPError(f"Node '{node_name}' not found")
         return node, bitmap_of(node, name)
 
-    def free(self, args: Args) -> tuple[Node, Bitmap]:
-        """The same, of a bitmap that nothing uses, as a command names both."""
+    def free(self, args: Args, *, changes: bool = True, lost: bool = False) -> tuple[Node, Bitmap]:
+        """The same, of a bitmap that can be used, as a command names both.
+
+        Args:
+            changes: see `Bitmap.check_free`, as `lost`.
+        """
         node, bitmap = self.find(args["node"], args["name"])
-        bitmap.check_free()
+        bitmap.check_free(changes=changes, lost=lost)
         return node, bitmap
 
     def add(self, args: Args) -> None:
         """`block-dirty-bitmap-add`; raises `QMPError`."""
-        name = args["name"]
+        name, persistent = args["name"], args.get("persistent", False)
         if not name:
             raise QMPError("Bitmap name cannot be empty")
         node = self._blocks.named(args["node"])
@@ -59,35 +68,57 @@ class Bitmaps:
         granularity = args.get("granularity", min(max(usual, _USUAL[0]), _USUAL[-1]))
         if granularity < _FINEST or granularity & (granularity - 1):
             raise QMPError("Granularity must be power of 2 and at least 512")
-        if args.get("persistent"):
-            _refuse_persistent(node, name)
+        if persistent:
+            _check_storable(node, name, granularity)
         if name in node.bitmaps:
             raise QMPError(f"Bitmap already exists: {name}")
-        if len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:
+        if _length(name) > _LONGEST_NAME:
             raise QMPError(f"Bitmap name too long: {name}")
         share = self._blocks.account.charge(args)
         recording = not args.get("disabled", False)
-        node.bitmaps[name] = Bitmap(name, granularity, recording, share)
+        node.bitmaps[name] = Bitmap(name, granularity, recording, share, persistent=persistent)
 
-    def remove(self, args: Args) -> None:
+    async def remove(self, args: Args) -> None:
         """`block-dirty-bitmap-remove`; raises `QMPError`."""
-        node, bitmap = self.free(args)
-        del node.bitmaps[bitmap.name]
-        bitmap.counted.end()
+        node, bitmap = self.free(args, lost=True)
+        if any(each.name == bitmap.raw for each in node.stored):
+            bitmap.busy = True
+            try:
+                await self._remove_stored(node, bitmap)
+            finally:
+                bitmap.busy = False
+        if node.bitmaps.get(bitmap.name) is bitmap:
+            del node.bitmaps[bitmap.name]
+            bitmap.counted.end()
+
+    async def _remove_stored(self, node: Node, bitmap: Bitmap) -> None:
+        """Remove a bitmap from its image; raises `QMPError`."""
+        from memd.standin.qcow2_bitmaps import remove
+
+        file = node.file
+        assert file is not None
+
+        def work() -> None:
+            what = f"Failed to remove persistent bitmap '{bitmap.name}' from node '{node.name}'"
+            with changing(node, file.fd), refusing(what):
+                node.stored = remove(file.fd, bitmap.raw)
+
+        with held([node]):
+            await Job(work, on=waits_for([node]))
 
     def clear(self, args: Args) -> None:
-        """`block-dirty-bitmap-clear`, of one without bits; raises `QMPError`."""
-        self.free(args)
+        """`block-dirty-bitmap-clear`; raises `QMPError`."""
+        self.free(args)[1].set_bits(0)
 
     def enable(self, args: Args) -> None:
         """`block-dirty-bitmap-enable`; raises `QMPError`."""
-        self.free(args)[1].recording = True
+        self.free(args, changes=False)[1].recording = True
 
     def disable(self, args: Args) -> None:
         """`block-dirty-bitmap-disable`; raises `QMPError`."""
-        self.free(args)[1].recording = False
+        self.free(args, changes=False)[1].recording = False
 
-    def change(self, verb: str, data: Args) -> Callable[[], None]:
+    async def change(self, verb: str, data: Args) -> Callable[[], Awaitable[None]]:
         """The same as an action of a transaction; gives what takes it back.
 
         Args:
@@ -97,38 +128,65 @@ class Bitmaps:
         Raises:
             QMPError: it can't be done.
         """
-        if verb in ("enable", "disable"):
-            _node, bitmap = self.free(data)
-            before = bitmap.recording
+        if verb == "add":
+            self.add(data)
 
-            def undo() -> None:
-                bitmap.recording = before
-        else:
-
-            def undo() -> None:
+            async def remove() -> None:
                 with suppress(QMPError):
                     # Another client may have removed it meanwhile.
-                    if verb == "add":
-                        self.remove(data)
+                    await self.remove(data)
 
-        getattr(self, verb)(data)
+            return remove
+        _node, bitmap = self.find(data["node"], data["target" if verb == "merge" else "name"])
+        recording, bits, changed = bitmap.recording, bitmap.bits, bitmap.changed
+
+        async def undo() -> None:
+            bitmap.recording = recording
+            with suppress(QMPError):
+                bitmap.set_bits(bits)
+            bitmap.changed = changed
+
+        if verb == "merge":
+            await self.merge(data)
+        else:
+            getattr(self, verb)(data)
         return undo
 
-    def merge(self, args: Args) -> None:
-        """`block-dirty-bitmap-merge`, of bitmaps without bits; raises `QMPError`."""
+    async def merge(self, args: Args) -> None:
+        """`block-dirty-bitmap-merge`; raises `QMPError`."""
         node, target = self.find(args["node"], args["target"])
+        sources = []
         for each in args["bitmaps"]:
             if type(each) is str:
                 source, bitmap = node, bitmap_of(node, each)
             else:
                 source, bitmap = self.find(each["node"], each["name"])
+            target.check_free(changes=True)
             bitmap.check_free()
             if source.size != node.size:
                 raise QMPError(
                     f"Bitmaps are of different sizes (destination size is {node.size}, source"
                     f" size is {source.size}) and can't be merged"
                 )
-        target.check_free()
+            if bitmap.bits:
+                sources.append((bitmap.bits, bitmap.granularity))
+        if not sources:
+            return
+        wanted, size, before = target.granularity, node.size, target.bits
+
+        def merged() -> int:
+            found = before
+            for bits, granularity in sources:
+                found |= regrained(bits, granularity, wanted)
+            return cut(found, size, wanted)
+
+        target.busy = True
+        try:
+            finest = min(wanted, *(granularity for _bits, granularity in sources))
+            quick = size // finest < _QUICK * 8
+            target.set_bits(merged() if quick else await Job(merged, on=MEMORY, heavy=True))
+        finally:
+            target.busy = False
 
 
 def bitmap_of(node: Node, name: str, complaint: str = "Dirty bitmap '{}' not found") -> Bitmap:
@@ -138,8 +196,32 @@ def bitmap_of(node: Node, name: str, complaint: str = "Dirty bitmap '{}' not fou
     return node.bitmaps[name]
 
 
-def _refuse_persistent(node: Node, name: str) -> None:
-    if node.driver == "qcow2":
-        raise QMPError("memd stores no bitmaps in images, and this one would be stored")
-    what = f"Can't store persistent bitmaps to {node.name}"
-    raise QMPError(f"{what}: Operation not supported")
+def _length(name: str) -> int:
+    return len(name.encode(errors="surrogatepass"))
+
+
+def _check_storable(node: Node, name: str, granularity: int) -> None:
+    """Raise `QMPError` where a bitmap can't be kept in the image of a node."""
+    header = node.header
+    if node.driver != "qcow2" or header is None:
+        what = f"Can't store persistent bitmaps to {node.name}"
+        raise QMPError(f"{what}: Operation not supported")
+    if name in node.bitmaps:
+        raise QMPError(f"Bitmap already exists: {name}")
+    from memd.standin.qcow2_bitmaps import LONGEST, MOST, MOST_ENTRIES, entries_needed
+
+    stored = [each for each in node.bitmaps.values() if each.persistent]
+    entries = entries_needed(node.size, granularity, header.cluster)
+    why = None
+    if header.version < 3:
+        why = "Cannot store dirty bitmaps in qcow2 v2 files"
+    elif _length(name) > _LONGEST_NAME:
+        why = f"Name length exceeds maximum ({_LONGEST_NAME} characters)"
+    elif entries > MOST_ENTRIES or node.size > LONGEST * 8 * granularity:
+        why = "Too much space will be occupied by the bitmap. Use larger granularity"
+    elif len(stored) >= MOST:
+        why = "Maximum number of persistent bitmaps is already reached"
+    elif not node.read_only:
+        why = header.unwritable
+    if why is not None:
+        raise QMPError(f"Can't make bitmap '{name}' persistent in '{node.name}': {why}")

@@ -23,6 +23,7 @@ from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import FDSETS, encode_path, open_path
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
+from memd.standin.dirty_bitmap import Bitmap, cut
 from memd.standin.image_locks import (
     NAMES,
     NO_RESIZE,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from memd.qom.tree import Tree
     from memd.standin.chardevs import Held, Sets
     from memd.standin.qcow2 import Header
+    from memd.standin.qcow2_bitmaps import Entry
     from memd.standin.tunable import ThrottleGroup
 
 _DEEPEST = 256
@@ -55,6 +57,9 @@ _LONGEST_NAME = 31
 
 _LONGEST_FILENAME = 4095
 """Characters of what a node is told to be, which is cut there."""
+
+_PATIENCE = 30.0
+"""Seconds that the end of the process waits for file systems to take bitmaps."""
 
 _SECTOR = 512
 _LONGEST = (1 << 63) - (1 << 30)
@@ -167,43 +172,6 @@ class Drive:
         return before
 
 
-class Bitmap:
-    """A dirty bitmap of a node.
-
-    Attributes:
-        name: unique among those of its node.
-        granularity: the bytes of which each bit tells.
-        recording: whether writes would be told in it.
-        busy: whether a job, an export or a transaction keeps others from it.
-        counted: what it counts as.
-    """
-
-    def __init__(self, name: str, granularity: int, recording: bool, counted: Share) -> None:
-        self.name = name
-        self.granularity = granularity
-        self.recording = recording
-        self.busy = False
-        self.counted = counted
-
-    def check_free(self) -> None:
-        """Raise `QMPError` where something else uses it."""
-        if self.busy:
-            raise QMPError(
-                f"Bitmap '{self.name}' is currently in use by another operation and cannot be used"
-            )
-
-    def told(self) -> dict[str, JSON]:
-        """QAPI's `BlockDirtyInfo`."""
-        return {
-            "name": self.name,
-            "count": 0,
-            "granularity": self.granularity,
-            "recording": self.recording,
-            "busy": self.busy,
-            "persistent": False,
-        }
-
-
 class Claim:
     """A use of a node that no drive and no other node has; the node stays meanwhile.
 
@@ -290,6 +258,10 @@ class Node:
         shared: whether other processes may do anything with its file.
         threshold: the offset beyond which a write would be told, 0 for none.
         bitmaps: its dirty bitmaps by their names, the oldest first.
+        stored: the directory of those in its image, once they are read.
+        keeps: what was done about these: nothing, "read", or "in use" where the image says that
+            they may be others now.
+        at_image: held by who changes what is behind the image's header.
         wanted: the locks that its file is to have.
         locked: those that it has.
         counted: what it counts as, once it is being opened.
@@ -328,6 +300,9 @@ class Node:
         self.drives: list[Drive] = []
         self.threshold = 0
         self.bitmaps: dict[str, Bitmap] = {}
+        self.stored: list[Entry] = []
+        self.keeps = ""
+        self.at_image = threading.Lock()
         self.group: ThrottleGroup | None = None
         self.cache: dict[str, bool] = {"direct": False, "no-flush": False, **options["cache"]}
         self.zeroes: str = options.get("detect-zeroes", "off")
@@ -391,6 +366,14 @@ class Node:
         """The node itself; of a filter, what it filters."""
         return next(each for each in self.layers() if each.driver not in _FILTERS)
 
+    @property
+    def has_lost_bitmaps(self) -> bool:
+        """Whether bitmaps should be in its image, which is not written to."""
+        return self.keeps == "read" and any(
+            each.persistent and not (each.readonly or each.inconsistent)
+            for each in self.bitmaps.values()
+        )
+
     def align(self) -> None:
         """Take the alignment of memory from the nodes that it stands on."""
         memory = max(each.alignments[0] for each in self.below)
@@ -435,6 +418,12 @@ class Node:
                 os.close(self.fd)
             self.fd = -1
 
+
+_STALE = (
+    "warning: a program lacking bitmap support modified this file, so all bitmaps are now"
+    " considered inconsistent\n"
+    "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+)
 
 _GUESSED = (
     "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
@@ -484,8 +473,37 @@ class Blocks:
         for node in nodes:
             if node.group is not None:
                 node.group.users.discard(node)
-        await Job(lambda: _close(nodes), on=waits_for(nodes), release=True)
+        await self._close(nodes, [_Storing(node) for node in nodes])
         _end([*nodes, *self.drives])
+
+    async def store(self) -> None:
+        """Put bitmaps into all images, as the process ends."""
+        storing = [_Storing(node) for node in self.all()]
+        if any(each.todo for each in storing):
+            nodes = [each.node for each in storing if each.todo]
+            on = waits_for(nodes)
+            await Job(lambda: _store(storing), on=on, patience=_PATIENCE, release=True)
+        for each in storing:
+            self._say_lost(each)
+
+    async def _close(self, nodes: list[Node], storing: list[_Storing]) -> None:
+        """Close nodes, whose images get their bitmaps first."""
+
+        def work() -> None:
+            _store(storing)
+            _close(nodes)
+
+        await Job(work, on=waits_for(nodes), release=True)
+        for each in storing:
+            self._say_lost(each)
+
+    def _say_lost(self, storing: _Storing) -> None:
+        """Tell of bitmaps that could not be put into their image."""
+        if storing.error is not None:
+            self.say(
+                "Lost persistent bitmaps during inactivation of node"
+                f" '{printable(storing.node.name)}': {printable(storing.error)}"
+            )
 
     def find(self, name: str) -> Node | None:
         """The node of that name, or what is in the drive of that name."""
@@ -574,6 +592,8 @@ class Blocks:
         try:
             await self.relock()
             self.check_open()
+            for node in made:
+                await self._keep(node)
         except QMPError:
             await self.collect(top)
             raise
@@ -581,7 +601,7 @@ class Blocks:
         if top.probed and not top.read_only:
             name = "" if top.child is None else top.child.filename
             # No name of a client's makes a line of its own.
-            self.say(_GUESSED.format("".join(c if c.isprintable() else "?" for c in name)))
+            self.say(_GUESSED.format(printable(name)))
         return top
 
     def _take_given(self, nodes: list[Node]) -> None:
@@ -613,11 +633,127 @@ class Blocks:
             return
         self.inactive = not active
         try:
+            if not active:
+                await self.sync()
             await self.relock(refuse=active)
+            for node in self.all() if active else ():
+                await self._keep(node, again=True)
         except QMPError:
             self.inactive = True
+            await self.sync()
             await self.relock(refuse=False)
             raise
+
+    async def sync(self, *, marks: bool = True) -> None:
+        """Put bitmaps into images that are not written to any more, and mark those that are.
+
+        Args:
+            marks: whether to do the latter, too.
+        """
+        for node in self.all():
+            wanted = self._kept(node)
+            # What was opened just now is read by who does so.
+            if node.keeps in ("", wanted) or (wanted == "in use" and not marks):
+                continue
+            try:
+                await self._keep(node)
+            except QMPError as error:
+                self.say(f"{printable(node.name)}: {printable(error.desc)}")
+            if not (node.owned or node.holds or node.job or node.drives or self.users(node)):
+                # Another command could not close it meanwhile.
+                await self.collect(node)
+
+    def _kept(self, node: Node) -> str:
+        """What is to be done about the bitmaps of an image; see `Node.keeps`."""
+        if node.header is None or node.header.version < 3 or self.inactive:
+            return ""
+        return "read" if node.read_only else "in use"
+
+    async def _keep(self, node: Node, *, again: bool = False) -> None:
+        """Do what is to be done about the bitmaps of an image.
+
+        Args:
+            again: whether another process may have changed the image meanwhile.
+
+        Raises:
+            QMPError: it can't be done.
+        """
+        before, wanted = node.keeps, self._kept(node)
+        storing = _Storing(node) if before == "in use" != wanted else None
+        node.keeps = wanted
+        try:
+            with held([node]):
+                if storing is not None:
+                    for bitmap in node.bitmaps.values():
+                        bitmap.readonly = bitmap.persistent
+                    await self._store(storing)
+                if not wanted:
+                    for bitmap in [*node.bitmaps.values()]:
+                        if bitmap.persistent:
+                            bitmap.counted.end()
+                            del node.bitmaps[bitmap.name]
+                    node.stored = []
+                elif not before:
+                    await self._load(node, again=again)
+                if wanted == "in use" != before and node.stored:
+                    file = node.file
+                    assert file is not None
+                    with refusing("Can't update bitmap directory"):
+                        await Job(lambda: mark(node, file.fd), on=waits_for([node]))
+                    for bitmap in node.bitmaps.values():
+                        bitmap.readonly = False
+        except QMPError:
+            node.keeps = before
+            raise
+
+    async def _store(self, storing: _Storing) -> None:
+        if storing.todo:
+            await Job(storing.run, on=waits_for([storing.node]), release=True)
+            for bitmap in storing.bitmaps:
+                bitmap.readonly = storing.error is None
+                bitmap.changed = storing.error is not None
+        self._say_lost(storing)
+
+    async def _load(self, node: Node, *, again: bool) -> None:
+        """Read the bitmaps of an image; raises `QMPError`, and there are none of them then."""
+        from memd.standin.qcow2_bitmaps import AUTO, IN_USE, read
+
+        file, header = node.file, node.header
+        assert file is not None
+        assert header is not None
+        if header.stale:
+            self.say(_STALE)
+        if not (header.directory.bitmaps or again):
+            return
+
+        def work() -> list[tuple[Entry, int]]:
+            if again:
+                read_header(node)
+            return read(file.fd)
+
+        made: list[Bitmap] = []
+        found = await Job(work, on=waits_for([node]), heavy=True)
+        try:
+            for entry, bits in found:
+                if entry.text in node.bitmaps:
+                    raise QMPError(f"Bitmap already exists: {entry.text}")
+                share = self.account.charge(entry.text)
+                bitmap = Bitmap(
+                    *(entry.text, entry.granularity, bool(entry.flags & AUTO), share),
+                    persistent=True,
+                    raw=entry.name,
+                )
+                made.append(bitmap)
+                node.bitmaps[bitmap.name] = bitmap
+                bitmap.set_bits(bits)
+                bitmap.readonly, bitmap.changed = True, False
+                bitmap.inconsistent = bool(entry.flags & IN_USE)
+        except QMPError:
+            for bitmap in made:
+                bitmap.counted.end()
+                del node.bitmaps[bitmap.name]
+            raise
+        node.stored = [entry for entry, _bits in found]
 
     async def relock(self, *, refuse: bool = True) -> None:
         """Lock the files of all nodes as those that use them need it.
@@ -825,7 +961,9 @@ class Blocks:
 
     async def collect(self, *nodes: Node | None) -> None:
         """Close nodes that have neither a user nor a name of a client's, and those below them."""
+        await self.sync()
         gone: list[Node] = []
+        storing: list[_Storing] = []
         todo = [*nodes]
         while todo:
             at = todo.pop()
@@ -837,10 +975,11 @@ class Blocks:
             if at.group is not None:
                 at.group.users.discard(at)
             gone.append(at)
+            storing.append(_Storing(at))
             todo += at.below
             at.leave()
         if gone:
-            await Job(lambda: _close(gone), on=waits_for(gone), release=True)
+            await self._close(gone, storing)
             _end(gone)
         await self.relock(refuse=False)
 
@@ -884,6 +1023,9 @@ class Blocks:
             await self.relock(refuse=False)
         for each, its in sizes.items():
             each.size = _sectors(its)
+            for bitmap in each.bitmaps.values():
+                bitmap.set_bits(cut(bitmap.bits, each.size, bitmap.granularity))
+                bitmap.changed = True
         todo = [] if self.compat is Compat.V10_0 else [*sizes]
         while todo:
             at = todo.pop()
@@ -912,11 +1054,17 @@ class Blocks:
             size += each.offset
             if each.header is not None:
                 break
-        header = each.header
+        stored = {entry.text for entry in each.stored}
+        for bitmap in each.bitmaps.values():
+            if bitmap.name in stored:
+                bitmap.check_free(changes=True)
 
         def work() -> None:
-            if header is not None:
-                header.resize(file.fd, size)
+            if each.header is not None:
+                from memd.standin.qcow2_clusters import resize
+
+                with changing(each, file.fd) as header:
+                    resize(file.fd, header, size)
                 return
             if file.driver == "file":
                 os.ftruncate(file.fd, size)
@@ -970,6 +1118,50 @@ class Blocks:
                 {"child": role, "node-name": each.name} for role, each in below.items() if each
             ]
         return info
+
+
+class _Storing:
+    """The bitmaps of a node that are put into its image.
+
+    Attributes:
+        node: the node.
+        bitmaps: those, the youngest first.
+        kept: what the image is told of them.
+        error: why they can't be there, or None.
+    """
+
+    def __init__(self, node: Node) -> None:
+        from memd.standin.qcow2_bitmaps import Kept
+
+        self.node = node
+        self._fd = -1 if node.file is None else node.file.fd
+        self.bitmaps = [
+            each
+            for each in reversed(node.bitmaps.values())
+            if each.persistent and not (each.readonly or each.inconsistent)
+        ]
+        self.kept = [
+            Kept(each.raw, each.granularity, each.recording, each.bits if each.changed else None)
+            for each in self.bitmaps
+        ]
+        self.error: str | None = None
+        if node.has_lost_bitmaps:
+            self.error = "No write access"
+
+    @property
+    def todo(self) -> bool:
+        """Whether there is something to be done."""
+        return bool(self.kept) and self.error is None
+
+    def run(self) -> None:
+        """Do it; in a thread."""
+        from memd.standin.qcow2_bitmaps import store
+
+        try:
+            with changing(self.node, self._fd), refusing("Failed to write bitmap directory"):
+                self.node.stored = store(self._fd, self.kept)
+        except QMPError as error:
+            self.error = error.desc
 
 
 class Use(NamedTuple):
@@ -1083,6 +1275,11 @@ def _lock(changed: dict[Node, Locks]) -> None:
         raise refusals[0]
 
 
+def printable(text: str) -> str:
+    """A text of a client's in a line of the log, of which it makes no further one."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _filename(node: Node) -> str:
     """A file's path, or as JSON all that the node is made of."""
     below = node.child or node
@@ -1130,6 +1327,11 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
         if file.driver != "host_cdrom":
             image["dirty-flag"] = False
     image |= node.facts
+    if node.stored:
+        # Of the directory of bitmaps.
+        data = node.facts["format-specific"]["data"]
+        told = {**data, "bitmaps": [each.told() for each in node.stored]}
+        image["format-specific"] = {"type": node.driver, "data": told}
     # What stands on an image tells of its clusters.
     for each in node.layers():
         if "cluster-size" in each.facts:
@@ -1213,6 +1415,12 @@ def _end(gone: Iterable[Node | Drive]) -> None:
             bitmap.counted.end()
 
 
+def _store(storing: list[_Storing]) -> None:
+    for each in storing:
+        if each.todo:
+            each.run()
+
+
 def _close(nodes: list[Node]) -> None:
     for node in nodes:
         node.close()
@@ -1292,14 +1500,46 @@ def part_of(whole: int, offset: int, told: int | None) -> int:
     return _sectors(length)
 
 
+@contextlib.contextmanager
+def changing(node: Node, fd: int) -> Iterator[Header]:
+    """Have nobody else change what is behind the header of an image; gives the header.
+
+    In a thread. The node has the changed one afterwards.
+
+    Args:
+        fd: of its file.
+    """
+    with node.at_image:
+        header = _take_header(node, fd)
+        try:
+            yield header
+        finally:
+            _take_header(node, fd)
+
+
+def mark(node: Node, fd: int) -> None:
+    """Have an image say that its bitmaps may be others now; in a thread."""
+    from memd.standin.qcow2_bitmaps import mark_in_use
+
+    with changing(node, fd):
+        node.stored = mark_in_use(fd)
+
+
 def read_header(node: Node) -> None:
     """Take over what an image's header tells; in a thread."""
     file = node.file
     if file is None:
         raise QMPError("Image is not in qcow2 format")
+    header = _take_header(node, file.fd)
+    if header.is_corrupt and not node.read_only:
+        raise QMPError("qcow2: Image is corrupt; cannot be opened read/write")
+
+
+def _take_header(node: Node, fd: int) -> Header:
     from memd.standin.qcow2 import Header
 
     with refusing("Could not read qcow2 header"):
-        node.header = Header(file.fd)
-    node.size = node.header.size
-    node.facts |= node.header.facts
+        header = node.header = Header(fd)
+    node.size = header.size
+    node.facts |= header.facts
+    return header

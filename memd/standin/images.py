@@ -21,20 +21,20 @@ from memd.hostmem.paths import encode_path, target
 from memd.standin.bitmaps import Bitmaps, bitmap_of
 from memd.standin.blocks import (
     DRIVERS,
-    Bitmap,
     Blocks,
     Claim,
     Node,
+    changing,
     check_depth,
     held,
     measure,
-    read_header,
     waits_for,
 )
+from memd.standin.dirty_bitmap import Bitmap, regrained
 from memd.standin.image_locks import NO_RESIZE, RESIZE, WRITE, change_locks
 from memd.standin.jobs import Jobs, Task
 from memd.standin.qcow2 import empty_image
-from memd.work import Event, Job, in_turns
+from memd.work import MEMORY, Event, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
@@ -48,6 +48,9 @@ Content = dict[int, bytes]
 _FORMATS = ("raw", "qcow2")
 _OF_BITMAP = ("incremental", "bitmap")
 """The modes in which a bitmap tells what is copied."""
+
+_COPIED = 64 << 10
+"""Bytes that a backup copies together."""
 
 _MOST_WORKERS = (1 << 31) - 1
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
@@ -159,6 +162,7 @@ class Images:
         overlay.backing = node
         self._blocks.replace(node, overlay)
         node.set_read_only(True)
+        await self._blocks.sync()
 
     async def transaction(self, args: Args) -> tuple[Event, ...]:
         """`transaction`: all of the actions, or none.
@@ -187,13 +191,13 @@ class Images:
                     bitmap.busy = False
         except QMPError:
             for undo in reversed(done.undos):
-                undo()
+                await undo()
             await self._blocks.collect(*done.made)
             raise
         for data in done.removals:
             with suppress(QMPError):
                 # Another client may have deleted the node meanwhile.
-                self.bitmaps.remove(data)
+                await self.bitmaps.remove(data)
         events: list[Event] = []
         todo = [*done.backups.values()]
         try:
@@ -224,12 +228,12 @@ class Images:
 
             Snapshots(self._blocks, self.jobs, self._blocks.compat).make_of_node(data)
         elif kind == "block-dirty-bitmap-remove":
-            bitmap = self.bitmaps.free(data)[1]
+            bitmap = self.bitmaps.free(data, lost=True)[1]
             bitmap.busy = True
             done.claimed.append(bitmap)
             done.removals.append(data)
         elif kind.startswith("block-dirty-bitmap-"):
-            done.undos.append(self.bitmaps.change(kind.rpartition("-")[2], data))
+            done.undos.append(await self.bitmaps.change(kind.rpartition("-")[2], data))
         elif kind == "abort":
             raise QMPError("Transaction aborted using Abort action")
         else:
@@ -238,13 +242,14 @@ class Images:
     def _appended(self, overlay: Node, done: _Done) -> None:
         """An overlay is there: note how it goes again."""
 
-        def undo() -> None:
+        async def undo() -> None:
             below = overlay.backing
             assert below is not None
             overlay.backing = None
             self._blocks.replace(overlay, below)
             for each in below.layers():
                 each.read_only = done.read_only.get(each, False)
+            await self._blocks.sync()
 
         done.made.append(overlay)
         done.undos.append(undo)
@@ -255,8 +260,8 @@ class Images:
         Raises:
             QMPError: there can't be such a backup.
         """
-        id, node, _bitmap = self._check_backup(args, to)
-        await self._needs_no_copy(_moved(node, args["sync"]), node, to)
+        id, node, bitmap = self._check_backup(args, to)
+        await self._needs_no_copy(_moved(node, args["sync"], bitmap), node, to)
         # Another client may have been quicker.
         id, _node, bitmap = self._check_backup(args, to)
         if id in done.backups:
@@ -451,11 +456,20 @@ class Images:
         """
         to = to or self._blocks.named(args["target"])
         id, node, bitmap = self._check_backup(args, to)
-        await self._needs_no_copy(_moved(node, args["sync"]), node, to)
+        await self._needs_no_copy(_moved(node, args["sync"], bitmap), node, to)
         end = "running" if args["sync"] == "none" else "pending"
-        nothing = args["sync"] in _OF_BITMAP or (args["sync"] == "top" and not _has_all(node))
-        length = 0 if nothing else node.size
-        task = Task("backup", to, (node,), length=length, end=end, bitmap=bitmap)
+        if bitmap is not None and args["sync"] in _OF_BITMAP:
+            bits, granularity = bitmap.bits, bitmap.granularity
+            dirty = bits and await Job(lambda: regrained(bits, granularity, _COPIED), on=MEMORY)
+            length = dirty.bit_count() * _COPIED
+        else:
+            length = 0 if args["sync"] == "top" and not _has_all(node) else node.size
+
+        async def finish(pivots: bool) -> None:
+            if bitmap is not None and args.get("bitmap-mode") != "never":
+                bitmap.set_bits(0)
+
+        task = Task("backup", to, (node,), length=length, end=end, finish=finish, bitmap=bitmap)
         return await self.jobs.start(id, task, args)
 
     async def drive_backup(self, args: Args) -> tuple[Event, ...]:
@@ -588,8 +602,8 @@ class Images:
         def write() -> None:
             file = image.file
             if image.header is not None and file is not None:
-                image.header.set_backing(file.fd, name, kind)
-                read_header(image)
+                with changing(image, file.fd) as header:
+                    header.set_backing(file.fd, name, kind)
 
         was_read_only = image.read_only
         if was_read_only and image.file is not None and image.file.read_only:
@@ -650,7 +664,7 @@ class _Done:
         self.backups: dict[str, _Backup] = {}
         self.removals: list[Args] = []
         self.claimed: list[Bitmap] = []
-        self.undos: list[Callable[[], None]] = []
+        self.undos: list[Callable[[], Awaitable[None]]] = []
 
 
 def _bitmap_of_backup(node: Node, args: Args) -> Bitmap | None:
@@ -669,7 +683,7 @@ def _bitmap_of_backup(node: Node, args: Args) -> Bitmap | None:
     bitmap = bitmap_of(node, name, "Bitmap '{}' could not be found")
     if mode is None:
         raise QMPError("Bitmap sync mode must be given when providing a bitmap")
-    bitmap.check_free()
+    bitmap.check_free(changes=mode != "never")
     if sync == "none":
         raise QMPError(f"sync mode '{sync}' does not produce meaningful bitmap outputs")
     if mode == "never" and sync not in _OF_BITMAP:
@@ -686,8 +700,14 @@ def _check_writable(node: Node, what: str = "") -> None:
         raise QMPError(f"{what}Block node is read-only")
 
 
-def _moved(node: Node, sync: str) -> list[Node]:
-    """The nodes whose data a copy of a node would have."""
+def _moved(node: Node, sync: str, bitmap: Bitmap | None = None) -> list[Node]:
+    """The nodes whose data a copy of a node would have.
+
+    Args:
+        bitmap: tells what is copied, where that is the mode.
+    """
+    if sync in _OF_BITMAP and bitmap is not None and bitmap.bits:
+        return [*node.shown()]
     return {"full": [*node.shown()], "top": [node]}.get(sync, [])
 
 

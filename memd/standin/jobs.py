@@ -15,7 +15,8 @@ from memd.work import Command, Event
 
 if TYPE_CHECKING:
     from memd.places import Share
-    from memd.standin.blocks import Bitmap, Blocks, Node
+    from memd.standin.blocks import Blocks, Node
+    from memd.standin.dirty_bitmap import Bitmap
 
 _LONGEST_ERROR = 1024
 """Characters of why a job has failed."""

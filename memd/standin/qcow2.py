@@ -1,7 +1,8 @@
-"""The metadata of qcow2 images: what a header tells, new images, another backing file.
+"""The header of qcow2 images: what it tells, how it is changed, and new images.
 
 The format is that of QEMU's specification, versions 2 and 3. Clusters of a
-guest's data are neither read nor written.
+guest's data are neither read nor written. What lies behind the header is changed
+by `qcow2_clusters.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,36 @@ MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
-_SIZE_AT = 24
-"""Where the header has the bytes that a guest sees."""
+_BITMAPS = 0x23852875
+_DIRECTORY = struct.Struct(">IIQQ")
+"""Of the extension for bitmaps: how many there are, 0, the bytes of their directory and where
+that is."""
+
+DIRTY, CORRUPT, EXTERNAL_DATA, EXTENDED_L2 = 1, 2, 4, 16
+"""Incompatible features: references were not counted, something is wrong, guests' data is in
+another file; an entry of a second-level table has 16 bytes."""
+
+KNOWN = 0x1F
+"""All that QEMU has."""
+
+_VALID_BITMAPS, _KEPT = 1, 3
+"""Features that a program clears which does not know them: the bitmaps are those of the content;
+those that stay."""
+
+_FIELDS = {
+    "backing_at": (8, ">Q"),
+    "backing_length": (16, ">I"),
+    "size": (24, ">Q"),
+    "entries": (36, ">I"),
+    "table": (40, ">Q"),
+    "references": (48, ">Q"),
+    "references_clusters": (56, ">I"),
+    "snapshot_count": (60, ">I"),
+    "snapshots_at": (64, ">Q"),
+    "incompatible": (72, ">Q"),
+    "autoclear": (88, ">Q"),
+}
+"""Where the header has what may change, and how."""
 
 _COMPRESSION_BYTE = 104
 _LENGTH = 112
@@ -35,6 +64,27 @@ _STEP = 1 << 20
 """Bytes of a table that are looked at together."""
 _MOST_ENTRIES = 32 << 20 >> 3
 """Entries of a first-level table, which QEMU holds to 32 MiB."""
+_MOST_BITMAPS = 65535
+_LONGEST_DIRECTORY = _MOST_BITMAPS * 1024
+
+
+LONGEST_REFERENCES = 8 << 20
+"""Bytes of a table of reference counts."""
+_MOST_SNAPSHOTS = 65536
+
+
+class Directory(NamedTuple):
+    """Where an image has the directory of its bitmaps.
+
+    Attributes:
+        bitmaps: how many there are.
+        size: bytes of it.
+        at: its offset.
+    """
+
+    bitmaps: int = 0
+    size: int = 0
+    at: int = 0
 
 
 class Snapshot(NamedTuple):
@@ -60,6 +110,17 @@ class Header:
         backing: the backing file's name as it is written there, or None.
         backing_format: its format, or None.
         snapshots: the internal snapshots that are in the image.
+        cluster: bytes of a cluster.
+        version: of the format, 2 or 3.
+        width: the bits of a reference count, as a power of two.
+        incompatible: features without which nobody may use the image.
+        encryption: how guests' data is encrypted, 0 for not.
+        table: the offset of the first-level table, and its entries.
+        references: the offset of the table of reference counts, and its clusters.
+        snapshots_at: the offset of the table of internal snapshots, and how many there are.
+        snapshots_range: the same, and its bytes.
+        directory: where its bitmaps are told, if there are any that count.
+        stale: whether there are some that do not count.
     """
 
     def __init__(self, fd: int) -> None:
@@ -78,13 +139,25 @@ class Header:
             raise QMPError(f"Unsupported qcow2 version {version}")
         if not 9 <= bits <= 21:
             raise QMPError(f"Unsupported cluster size: 2^{bits}")
-        incompatible, compatible, order, length = (
-            (fields[13], fields[14], fields[16], fields[17]) if version > 2 else (0, 0, 4, 72)
+        incompatible, compatible, autoclear, order, length = (
+            fields[13:] if version > 2 else (0, 0, 0, 4, 72)
         )
         if version > 2 and length < _HEADER.size:
             raise QMPError("qcow2 header too short")
         if length > 1 << bits:
             raise QMPError("qcow2 header exceeds cluster size")
+        if order > 6:
+            raise QMPError("Reference count entry width too large; may not exceed 64 bits")
+        self.version: int = version
+        self.width: int = order
+        self.incompatible: int = incompatible
+        self.encryption: int = fields[6]
+        if incompatible & ~KNOWN:
+            raise QMPError(
+                "Unsupported qcow2 feature(s): Unknown incompatible feature:"
+                f" {incompatible & ~KNOWN:x}"
+            )
+        _check_tables(fields, 1 << bits)
         zstd = incompatible & 8 and data[_COMPRESSION_BYTE : _COMPRESSION_BYTE + 1] == b"\1"
         told: dict[str, JSON] = {
             "compat": "1.1" if version > 2 else "0.10",
@@ -95,29 +168,55 @@ class Header:
         told["refcount-bits"] = 1 << order
         if version > 2:
             told["corrupt"] = bool(incompatible & 2)
-            told["extended-l2"] = bool(incompatible & 16)
+            told["extended-l2"] = bool(incompatible & EXTENDED_L2)
         self.facts: dict[str, Any] = {
             "cluster-size": 1 << bits,
             "format-specific": {"type": "qcow2", "data": told},
         }
-        self._cluster, self._length = 1 << bits, length
-        self._table = fields[8], fields[7]
-        self.snapshots = _snapshots(fd, fields[12], fields[11])
+        self.cluster: int = 1 << bits
+        self._length, self._autoclear = length, autoclear
+        self.table: tuple[int, int] = fields[8], fields[7]
+        self.references: tuple[int, int] = fields[9], fields[10]
+        self.snapshots_at: tuple[int, int] = fields[12], fields[11]
+        self.snapshots, end = _snapshots(fd, fields[12], fields[11])
+        self.snapshots_range: tuple[int, int] = fields[12], end - fields[12]
         name = os.pread(fd, min(fields[3], _LONGEST_NAME), fields[2]) if fields[2] else b""
         self.backing = os.fsdecode(name) or None
-        self._end = fields[2] or self._cluster
-        self.backing_format = next(
-            (
-                os.fsdecode(data)
-                for kind, data in self._read_extensions(fd)
-                if kind == _BACKING_FORMAT
-            ),
-            None,
-        )
+        self._end = fields[2] or self.cluster
+        extensions = dict(reversed(self._read_extensions(fd)))
+        kind = extensions.get(_BACKING_FORMAT)
+        self.backing_format = None if kind is None else os.fsdecode(kind)
+        self.directory, self.stale = Directory(), False
+        if _BITMAPS in extensions:
+            self._take_directory(extensions[_BITMAPS])
+
+    def _take_directory(self, data: bytes) -> None:
+        """Take what the extension for bitmaps tells; raises `QMPError` where it can't be so."""
+        self.stale = not self._autoclear & _VALID_BITMAPS
+        if self.stale:
+            return
+        count, reserved, size, at = _DIRECTORY.unpack(data)
+        if reserved:
+            raise QMPError("bitmaps_ext: Reserved field is not zero")
+        if count > _MOST_BITMAPS:
+            raise QMPError(
+                f"bitmaps_ext: Image has {count} bitmaps, exceeding the QEMU supported maximum of"
+                f" {_MOST_BITMAPS}"
+            )
+        if not count:
+            raise QMPError("found bitmaps extension with zero bitmaps")
+        if at % self.cluster:
+            raise QMPError("bitmaps_ext: invalid bitmap directory offset")
+        if size > _LONGEST_DIRECTORY:
+            raise QMPError(
+                f"bitmaps_ext: bitmap directory size ({size}) exceeds the maximum supported size"
+                f" ({_LONGEST_DIRECTORY})"
+            )
+        self.directory = Directory(count, size, at)
 
     def _read_extensions(self, fd: int) -> list[tuple[int, bytes]]:
         # They are not kept: a client's image has up to 2 MiB of them.
-        data, at, found = os.pread(fd, self._cluster, 0), self._length, []
+        data, at, found = os.pread(fd, self.cluster, 0), self._length, []
         end = self._end
         while at < end and at + _EXTENSION.size <= len(data):
             kind, length = _EXTENSION.unpack_from(data, at)
@@ -126,34 +225,50 @@ class Header:
                 raise QMPError("Header extension too large")
             if kind == 0:
                 break
+            if kind == _BITMAPS and length != _DIRECTORY.size:
+                raise QMPError("bitmaps_ext: Invalid extension length")
             found.append((kind, data[at : at + length]))
             at += -(-length // 8) * 8
         return found
 
+    @property
+    def is_corrupt(self) -> bool:
+        """Whether a program has found something wrong with the image."""
+        return bool(self.incompatible & CORRUPT)
+
+    @property
+    def unwritable(self) -> str | None:
+        """Why memd does not change what is behind the header; None where it does."""
+        if self.is_corrupt:
+            return "qcow2: Image is corrupt; cannot be opened read/write"
+        if self.incompatible & DIRTY:
+            return "memd does not write an image whose references were not counted"
+        return "memd does not write encrypted images" if self.encryption else None
+
     def has_data(self, fd: int) -> bool:
         """Whether clusters may hold data of a guest's; raises `OSError`."""
-        offset, entries = self._table
+        offset, entries = self.table
         end = offset + 8 * min(entries, _MOST_ENTRIES)
         for at in range(offset, end, _STEP):
             if os.pread(fd, min(_STEP, end - at), at).strip(b"\0"):
                 return True
         return False
 
-    def resize(self, fd: int, size: int) -> None:
-        """Have a guest see more bytes; may wait.
+    def check_size(self, size: int) -> int:
+        """See whether the image can have another size; gives the entries of its table then.
 
         Raises:
-            QMPError: it can't have that size, or not without further tables.
-            OSError: it can't be written.
+            QMPError: it can't have that size, or memd does not give it to it.
         """
         if size % 512:
             raise QMPError("The new size must be a multiple of 512")
-        told = self.facts["format-specific"]["data"]
-        reach = self._table[1] * self._cluster * (self._cluster // 8)
-        if not self.size <= size <= reach or self.snapshots or told.get("extended-l2"):
-            raise QMPError("memd grows a qcow2 image as far as its tables reach")
-        write_at(fd, struct.pack(">Q", size), _SIZE_AT)
-        self.size = size
+        width = 16 if self.incompatible & EXTENDED_L2 else 8
+        entries = -(-size // (self.cluster * (self.cluster // width)))
+        if size < self.size or self.snapshots:
+            raise QMPError("memd only grows qcow2 images, and only those without snapshots")
+        if entries > _MOST_ENTRIES:
+            raise QMPError("Failed to grow the L1 table: File too large")
+        return max(entries, self.table[1])
 
     def set_backing(self, fd: int, name: str | None, kind: str | None) -> None:
         """Name another backing file, or none; may wait.
@@ -161,20 +276,89 @@ class Header:
         Raises:
             OSError: it can't be written, or the name does not fit.
         """
-        kept = [(k, data) for k, data in self._read_extensions(fd) if k != _BACKING_FORMAT]
-        tail = _tail(kept, kind if name is not None else None)
         raw = b"" if name is None else os.fsencode(name)
-        at = self._length + len(tail)
         if len(raw) > _LONGEST_NAME:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if at + len(raw) > self._cluster:
+        told = None if kind is None or name is None else kind.encode()
+        self._write(fd, raw, {_BACKING_FORMAT: told})
+
+    def set_directory(self, fd: int, directory: Directory) -> None:
+        """Have another directory of bitmaps, or with a count of 0 none; may wait.
+
+        Raises:
+            OSError: it can't be written, or does not fit.
+        """
+        told = _DIRECTORY.pack(directory.bitmaps, 0, directory.size, directory.at)
+        self._autoclear &= ~_VALID_BITMAPS
+        if directory.bitmaps:
+            self._autoclear |= _VALID_BITMAPS
+        raw = b"" if self.backing is None else os.fsencode(self.backing)
+        self._write(fd, raw, {_BITMAPS: told if directory.bitmaps else None})
+        self.directory, self.stale = directory, False
+
+    def set_fields(self, fd: int, **fields: int) -> None:
+        """Change fields of the header, by one write; may wait. Raises `OSError`.
+
+        Args:
+            fields: see `_FIELDS`; those of a table have to be one after the other.
+        """
+        start = min(_FIELDS[name][0] for name in fields)
+        end = max(_FIELDS[name][0] + struct.calcsize(_FIELDS[name][1]) for name in fields)
+        data = bytearray(os.pread(fd, end - start, start))
+        for name, value in fields.items():
+            at, form = _FIELDS[name]
+            struct.pack_into(form, data, at - start, value)
+        write_at(fd, bytes(data), start)
+
+    def _write(self, fd: int, backing: bytes, changed: dict[int, bytes | None]) -> None:
+        """Write the header with other extensions, by one write, so that it is never half of each.
+
+        Args:
+            backing: the backing file's name, b"" for none.
+            changed: extensions by their types, None for those that it has no more.
+        """
+        data = bytearray(os.pread(fd, self._length, 0))
+        kept = [
+            (kind, told)
+            for kind, told in self._read_extensions(fd)
+            if kind not in changed and not (kind == _BITMAPS and self.stale)
+        ]
+        added = [(kind, told) for kind, told in changed.items() if told is not None]
+        tail = _tail([*added, *kept])
+        at = self._length + len(tail)
+        if at + len(backing) > self.cluster:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write_at(fd, tail + raw, self._length)
-        write_at(fd, struct.pack(">QI", at if raw else 0, len(raw)), 8)
+        fields = {"backing_at": at if backing else 0, "backing_length": len(backing)}
+        if self.version > 2:
+            fields["autoclear"] = self._autoclear & _KEPT
+        for name, value in fields.items():
+            place, form = _FIELDS[name]
+            struct.pack_into(form, data, place, value)
+        write_at(fd, bytes(data + tail + backing), 0)
+        self._end = at if backing else self.cluster
 
 
-def _snapshots(fd: int, at: int, count: int) -> list[Snapshot]:
-    """Read the table of internal snapshots; raises `QMPError` where there is none such."""
+def _check_tables(fields: tuple[Any, ...], cluster: int) -> None:
+    """Raise `QMPError` where a header names a table that can't be."""
+    if not fields[10]:
+        raise QMPError("Image does not contain a reference count table")
+    for name, at, length, most in (
+        ("Reference count table", fields[9], fields[10] * cluster, LONGEST_REFERENCES),
+        ("Snapshot table", fields[12], fields[11] * _ENTRY.size, _MOST_SNAPSHOTS * _ENTRY.size),
+        ("Active L1 table", fields[8], fields[7] * 8, _MOST_ENTRIES * 8),
+    ):
+        if length > most:
+            raise QMPError(f"{name} too large")
+        if at % cluster or at + length >= 1 << 63:
+            raise QMPError(f"{name} offset invalid")
+
+
+def _snapshots(fd: int, at: int, count: int) -> tuple[list[Snapshot], int]:
+    """Read the table of internal snapshots, and where it ends.
+
+    Raises:
+        QMPError: there is none such.
+    """
     found = []
     end = at + _LONGEST_SNAPSHOTS
     for _ in range(count):
@@ -192,12 +376,10 @@ def _snapshots(fd: int, at: int, count: int) -> list[Snapshot]:
         names = rest[more:]
         found.append(Snapshot(os.fsdecode(names[:id_length]), os.fsdecode(names[id_length:]), size))
         at += round_up(len(entry) + len(rest), 8)
-    return found
+    return found, at
 
 
-def _tail(extensions: list[tuple[int, bytes]], backing_format: str | None) -> bytes:
-    if backing_format is not None:
-        extensions = [(_BACKING_FORMAT, backing_format.encode()), *extensions]
+def _tail(extensions: list[tuple[int, bytes]]) -> bytes:
     return b"".join(
         _EXTENSION.pack(kind, len(data)) + data.ljust(-(-len(data) // 8) * 8, b"\0")
         for kind, data in [*extensions, (0, b"")]
@@ -228,7 +410,8 @@ def empty_image(options: dict[str, Any]) -> dict[int, bytes]:
     if entries > _MOST_ENTRIES or clusters > cluster // 2:
         raise QMPError("The image is too large for its cluster size")
     backing = os.fsencode(options.get("backing-file", ""))
-    tail = _tail([], options.get("backing-fmt") if backing else None)
+    kind = options.get("backing-fmt") if backing else None
+    tail = _tail([] if kind is None else [(_BACKING_FORMAT, kind.encode())])
     at = _LENGTH + len(tail)
     if at + len(backing) > cluster or len(backing) > _LONGEST_NAME:
         raise QMPError("Backing file name too long")

@@ -81,10 +81,13 @@ class Reopening:
         before = _swap(changes)
         try:
             _check_writers(before)
+            # While the files of images may still be written to.
+            await self._blocks.sync(marks=False)
             await self._blocks.relock()
         except QMPError:
             _swap(before)
             await self._blocks.relock(refuse=False)
+            await self._blocks.sync()
             raise
         for node in before:
             if node.child is not None:
@@ -144,6 +147,8 @@ class Reopening:
             new["group"] = self._blocks.group(told["throttle-group"])
             new["options"] = {"throttle-group": told["throttle-group"]}
         elif node.driver == "qcow2":
+            if read_only and node.has_lost_bitmaps:
+                raise QMPError("No write access")
             if "backing" not in told:
                 header = node.header
                 if node.backing is not None or (header is not None and header.backing):

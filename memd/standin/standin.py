@@ -263,6 +263,11 @@ class StandIn:
             if name in vars(self):
                 await getattr(self, name).close()
 
+    async def store(self) -> None:
+        """Put bitmaps into their images: the process ends."""
+        if "blocks" in vars(self):
+            await self.blocks.store()
+
     def end(self) -> None:
         """Remove the sockets and links that were made for clients: the process ends. May wait."""
         for name in ("chardevs", "listeners", "migration"):
