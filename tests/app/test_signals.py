@@ -21,7 +21,14 @@ from memd.client import Client, QMPError
 from memd.server.listener import listen_unix
 from tests.conftest import need_shm
 from tests.differential.harness import settle
-from tests.differential.server import PATIENCE, Server, is_listening, memd_argv, qemu_system_memd
+from tests.differential.server import (
+    PATIENCE,
+    TREE,
+    Server,
+    is_listening,
+    memd_argv,
+    qemu_system_memd,
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -45,6 +52,50 @@ def test_signals_after_quit(start_memd: Callable[..., Server], number: int) -> N
         finally:
             ended.set()
             thread.join()
+
+
+def test_signals_after_the_loop() -> None:
+    """They do nothing once the loop is closed, which is some milliseconds before the end."""
+    code = (
+        "import asyncio, os, signal\n"
+        "from memd.app.signals import Signals\n"
+        "loop = asyncio.new_event_loop()\n"
+        "signals = Signals(loop, {signal.SIGTERM: lambda: None})\n"
+        "signals.close()\n"
+        "loop.close()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+LATE = """
+import os, sys, time
+
+class Late:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"the end\\n")
+        sleep(0.5)
+
+sys.late = Late()
+from memd.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_at_the_end_of_the_interpreter(directory: Path, number: int) -> None:
+    """When it has given up its handlers, and frees what there is."""
+    path = directory / "sock"
+    argv = [sys.executable, "-c", LATE]
+    options = ("--qmp", f"unix:{path},server=on,wait=off")
+    with start(*options, argv=argv, stdout=subprocess.PIPE, cwd=TREE) as process:
+        assert process.stdout is not None
+        assert settle(lambda: is_listening(path), bool)
+        with Client(path, timeout=60) as client:
+            client.execute("quit")
+        assert process.stdout.readline() == b"the end\n"
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 0
 
 
 def start(*options: str, argv: list[str] | None = None, **how: object) -> subprocess.Popen[bytes]:

@@ -145,9 +145,10 @@ def test_it_can_be_closed_after_its_loop(memd: Side) -> None:
 async def test_commands_that_the_server_cannot_read(client: AsyncClient) -> None:
     """Those beside them are answered, and no other is blamed."""
     wanted = ["query-name", "\udcff", "query-name", "\udcfe", "query-name"]
-    found = await asyncio.gather(*map(client.execute, wanted), return_exceptions=True)
-    assert [isinstance(each, QMPError) for each in found] == [False, True, False, True, False]
-    assert await client.execute("query-name") == {}
+    async with asyncio.timeout(30):
+        found = await asyncio.gather(*map(client.execute, wanted), return_exceptions=True)
+        assert [isinstance(each, QMPError) for each in found] == [False, True, False, True, False]
+        assert await client.execute("query-name") == {}
 
 
 async def test_a_command_that_was_given_up_while_it_was_sent(directory: Path) -> None:
@@ -163,7 +164,7 @@ async def test_a_command_that_was_given_up_while_it_was_sent(directory: Path) ->
         await asked.wait()
         writer.close()
 
-    async with await asyncio.start_unix_server(serve, path):
+    async with asyncio.timeout(30), await asyncio.start_unix_server(serve, path):
         client = await AsyncClient.connect(path)
         waiting = asyncio.create_task(client.execute("query-name"))
         await asyncio.sleep(0)

@@ -41,6 +41,14 @@ def unread(sock: socket.socket) -> int:
     return int.from_bytes(found, sys.byteorder)
 
 
+def stop(recorder: Recorder) -> bool:
+    """Have it end; whether it does."""
+    stopping = threading.Thread(target=recorder.stop, daemon=True)
+    stopping.start()
+    stopping.join(30)
+    return not stopping.is_alive()
+
+
 def exchange(path: str) -> list[Any]:
     """What the tests have a server asked, and its answers, errors in the end."""
     found = []
@@ -175,16 +183,20 @@ def test_clients_that_are_still_there_are_disconnected(server: Server, directory
 def test_who_sends_much_before_it_reads(server: Server, directory: Path) -> None:
     """As without a recorder, the server takes it, and nobody else waits for this one."""
     count = 20_000
-    with Recorder(str(directory / "r"), server.socket, directory / "t") as recorder:
-        eager = Monitor(recorder.path)
-
+    recorder = Recorder(str(directory / "r"), server.socket, directory / "t")
+    recorder.start()
+    eager = Monitor(recorder.path)
+    try:
         eager.socket.sendall(b'{"execute": "query-name"}\n' * count)
         # Others are served meanwhile, whatever is not read.
         with Client(recorder.path, timeout=60) as other:
             assert other.execute("query-status")["running"] is True
         for _ in range(count):
             assert eager.read_answer() == {"return": {}}
+    finally:
         eager.close()
+        ended = stop(recorder)
+    assert ended
     assert sum(who == "client" for who, _ in said(directory / "t")) == count + 2
 
 
@@ -201,8 +213,6 @@ def test_it_ends_though_somebody_does_not_read(server: Server, directory: Path) 
     while lies[-1] != lies[-2] or lies[-1] < 1000:
         time.sleep(0.2)
         lies.append(unread(client))
-    stopping = threading.Thread(target=recorder.stop, daemon=True)
-    stopping.start()
-    stopping.join(60)
-    assert not stopping.is_alive()
+    ended = stop(recorder)
     client.close()
+    assert ended
