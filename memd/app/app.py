@@ -13,12 +13,13 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memd import backends
 from memd.app.access import open_audit, open_roots
+from memd.app.ending import Step, take_each
 from memd.app.ports import Ports
 from memd.app.signals import Signals
 from memd.backends.base import MemoryBackend
@@ -415,7 +416,7 @@ class App:
         """Free everything. A step that fails is logged and stops no other."""
         manager, metrics, templates = self._manager, self._metrics, self._daemon.templates
         pools, audit, standin = self._pools, self._audit, self._daemon.standin
-        steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (
+        steps: tuple[Step | None, ...] = (
             manager.stopping if manager else None,
             self._ports.stop,
             metrics.close if metrics else None,
@@ -436,15 +437,7 @@ class App:
             (lambda: self._hub.in_thread(standin.end, END_PATIENCE)) if standin else None,
             (lambda: self._hub.in_thread(audit.close, END_PATIENCE)) if audit else None,
         )
-        for step in steps:
-            try:
-                waiting = step() if step else None
-                if waiting is not None:
-                    await waiting
-            except OSError as error:
-                log.warning("at the end: %s", error)
-            except Exception:
-                log.exception("at the end")
+        await take_each(steps)
 
 
 def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:

@@ -546,7 +546,7 @@ async def test_how_often_it_was_exported(begin: Begin) -> None:
 async def test_a_surprise_while_it_is_recorded(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The id is free, and so is the room in the store."""
+    """The id is free, so is the room in the store, and the memory is gone."""
     life = await begin()
     life.manager.capacity = 2
     life.kill()
@@ -555,12 +555,14 @@ async def test_a_surprise_while_it_is_recorded(
     def surprise(*_args: Any, **_named: Any) -> bool:
         raise ZeroDivisionError
 
+    before = descriptors(os.getpid())
     for where, name in ((Notifier, "send"), (LogFile, "append")):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, surprise)
             with pytest.raises(ZeroDivisionError):
                 add(life, "memfd", size=4096)
         assert life.ids() == []
+        assert descriptors(os.getpid()) == before
         assert life.tree.objects.quota.objects == 0
     add(life, "memfd", size=4096)
     life.kill()

@@ -8,6 +8,7 @@ from memd.compat import Compat
 from memd.errors import DEVICE_NOT_FOUND, QMPError
 from memd.qom import OBJECT, ObjectType, QObject, Tree
 from tests.qom.stand_ins import Backend, add, add_context, new_tree, refusal
+from tests.stepping import here
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +247,23 @@ class TestTypes:
         tree = new_tree()
         tree.add_type(ObjectType("own", OBJECT))
         assert new_tree().type_by_name("own") is None
+
+
+class Stuck(Backend):
+    """One that is not freed."""
+
+    __slots__ = ()
+
+    async def finalize(self) -> None:
+        raise OSError("no")
+
+
+def test_at_the_end_all_are_freed_but_those_that_fail(caplog: pytest.LogCaptureFixture) -> None:
+    tree = new_tree()
+    for each in (Stuck(tree, "a"), Backend(tree, "b")):
+        tree.objects.attach(each)
+    ended: list[bool] = []
+    tree.objects.delete_all(here).then(lambda: ended.append(True))
+    assert ended == [True]
+    assert tree.objects.each() == []
+    assert caplog.messages == ["cannot free 'a'"]
