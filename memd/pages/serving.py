@@ -284,29 +284,47 @@ class _Served:
                 raise QMPError(
                     f"the machine can't be recovered, and has to be ended: {error.desc}"
                 ) from None
-        monitor, recording = self._monitor, opened.recording
+        recording = opened.recording
         if not self._page_sizes and "page-size" in self._request:
             self._page_sizes = [self._request["page-size"]] * len(recording.memory)
-        if monitor is not None and not self._recovering:
-            names = [block.name.decode("ascii", "replace") for block in recording.memory]
-            # At once: each answer comes after a turn of QEMU's main loop.
-            asked = [monitor.check_machine(recording.machine)]
-            if "uri" not in self._request:
-                asked.append(monitor.allow_postcopy())
-            sizes, _ = await asyncio.gather(
-                asyncio.gather(*map(monitor.page_size, names)), asyncio.gather(*asked)
-            )
-            self._page_sizes = self._page_sizes or sizes
-            # It may not be able to tell when it has to be recovered.
-            noted = {**self._request, "page-sizes": self._page_sizes}
-            await asyncio.to_thread(_write, note, noted)
-            if "uri" not in self._request:
-                await monitor.listen(self._uri)
+        if self._monitor is not None and not self._recovering:
+            await self._prepare_machine(self._monitor, recording, note)
         self._page_sizes = self._page_sizes or opened.page_sizes
+        return await self._send_to_end(opened)
+
+    async def _prepare_machine(
+        self, monitor: CloneMonitor, recording: Recording, note: int
+    ) -> None:
+        """See that the machine is like the template's, and have it wait for its content.
+
+        Raises:
+            QMPError: it is another, or does not.
+        """
+        names = [block.name.decode("ascii", "replace") for block in recording.memory]
+        # At once: each answer comes after a turn of QEMU's main loop.
+        asked = [monitor.check_machine(recording.machine)]
+        if "uri" not in self._request:
+            asked.append(monitor.allow_postcopy())
+        sizes, _ = await asyncio.gather(
+            asyncio.gather(*map(monitor.page_size, names)), asyncio.gather(*asked)
+        )
+        self._page_sizes = self._page_sizes or sizes
+        # It may not be able to tell when it has to be recovered.
+        noted = {**self._request, "page-sizes": self._page_sizes}
+        await asyncio.to_thread(_write, note, noted)
+        if "uri" not in self._request:
+            await monitor.listen(self._uri)
+
+    async def _send_to_end(self, opened: Opened) -> str:
+        """Send all of it, also after the connection broke; gives the outcome.
+
+        Raises:
+            QMPError: the machine can't be reached, or ends, or pauses again and again.
+        """
         futile = 0
         while True:
-            if self._recovering and monitor is not None:
-                found = await monitor.recover(self._uri)
+            if self._recovering and self._monitor is not None:
+                found = await self._monitor.recover(self._uri)
                 if found != "paused":
                     return found
             before = self._counts.bytes
@@ -320,7 +338,7 @@ class _Served:
                     ) from None
             else:
                 return "complete"
-            if monitor is None:
+            if self._monitor is None:
                 return "lost"
             futile = 0 if self._counts.bytes > before + _FEW else futile + 1
             if futile > _RECOVERIES:
