@@ -20,7 +20,7 @@ OTHERS = "unknown"
 """Stands for whatever clients call that is not a command: their words are not labels."""
 
 
-class Record:
+class Counters:
     """The counters of a command.
 
     Attributes:
@@ -56,7 +56,7 @@ class Meter:
     def __init__(self, dispatch: Dispatch, daemon: Daemon) -> None:
         self._dispatch = dispatch
         self._daemon = daemon
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, Counters] = {}
 
     def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         """Run a command, a `memd.session.Dispatch`, and count it when it has ended."""
@@ -72,7 +72,7 @@ class Meter:
         record.ended(perf_counter() - begin, None)
         return result
 
-    async def _timed(self, command: Command[JSON], record: Record, begin: float) -> JSON:
+    async def _timed(self, command: Command[JSON], record: Counters, begin: float) -> JSON:
         refusal = None
         try:
             return await command
@@ -82,10 +82,10 @@ class Meter:
         finally:
             record.ended(perf_counter() - begin, refusal)
 
-    def _record(self, name: str) -> Record:
+    def _record(self, name: str) -> Counters:
         record = self.records.get(name)
         if record is None:
             if not self._daemon.has_command(name):
                 name = OTHERS
-            record = self.records.setdefault(name, Record())
+            record = self.records.setdefault(name, Counters())
         return record

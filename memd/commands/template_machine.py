@@ -16,7 +16,7 @@ from memd.work import Job
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.hostmem.host import Host
-    from memd.pages.capture import Memory
+    from memd.pages.capture import RamFile
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 """How files are opened; a FIFO would wait for who writes to it."""
@@ -54,14 +54,14 @@ async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
             await Job(saving.close)
 
 
-async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
+async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, RamFile]:
     """The memory of a template to be, by the names of the blocks: "" where there is one."""
 
     alone = {key: args[key] for key in ("id", "filename") if key in args}
     if len(alone) + ("memory" in args) != 1 or args.get("memory") == []:
         raise QMPError("the memory is named by either 'id', 'filename' or 'memory'")
     host = daemon.tree.host
-    found: dict[str, Memory] = {}
+    found: dict[str, RamFile] = {}
     try:
         for each in args.get("memory", [alone]):
             name = each.get("block", "")
@@ -82,19 +82,19 @@ async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
     return found
 
 
-def _memory_of(daemon: Daemon, id: str) -> Memory:
-    from memd.pages.capture import Memory
+def _memory_of(daemon: Daemon, id: str) -> RamFile:
+    from memd.pages.capture import RamFile
 
     backend, region = find_backend(daemon, id)
     if not region.shared or not region.reads_as_file:
         raise QMPError(f"the memory of '{id}' is memd's alone: no machine can have run in it")
-    return Memory(os.dup(region.fd), region.offset, backend.size, region.page_size)
+    return RamFile(os.dup(region.fd), region.offset, backend.size, region.page_size)
 
 
-def _open_memory(host: Host, filename: str) -> Memory:
+def _open_memory(host: Host, filename: str) -> RamFile:
     from memd.hostmem.libc import HUGETLBFS_MAGIC, PAGE_SIZE, file_system_type
     from memd.hostmem.paths import encode_path
-    from memd.pages.capture import Memory
+    from memd.pages.capture import RamFile
 
     with refusing(f"cannot open '{filename}'"):
         fd = host.open(encode_path(filename), _READ)
@@ -105,7 +105,7 @@ def _open_memory(host: Host, filename: str) -> Memory:
         except BaseException:
             os.close(fd)
             raise
-    memory = Memory(fd, 0, size, page_size)
+    memory = RamFile(fd, 0, size, page_size)
     if size % page_size or not size:
         memory.close()
         raise QMPError(f"'{filename}' has {size} bytes, which are not whole pages")

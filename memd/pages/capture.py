@@ -27,7 +27,7 @@ _NO_SHARING = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class RamFile:
     """A block of a machine's memory, which a template is made of.
 
     Attributes:
@@ -48,7 +48,7 @@ class Memory:
 
 
 def capture(
-    memories: Sequence[Memory], directory: str, progress: Callable[[int], None]
+    memories: Sequence[RamFile], directory: str, progress: Callable[[int], None]
 ) -> tuple[int, bool]:
     """A file without a name that has the same bytes: its descriptor, and whether it shares blocks.
 
@@ -86,13 +86,13 @@ def shares_blocks(directory: str) -> bool:
         tempfile.TemporaryFile(dir=directory, buffering=0) as file,
     ):
         file.write(bytes(4096))
-        memory = Memory(file.fileno(), 0, 4096, 4096)
+        memory = RamFile(file.fileno(), 0, 4096, 4096)
         copy, shared = capture((memory,), directory, lambda _done: None)
         os.close(copy)
         return shared
 
 
-def _share(memory: Memory, to: int, at: int) -> bool:
+def _share(memory: RamFile, to: int, at: int) -> bool:
     """Let a range of a file from `at` on be the memory; False where that can't be."""
     clone = struct.pack("qQQQ", memory.fd, memory.offset, memory.size, at)
     try:
@@ -105,7 +105,7 @@ def _share(memory: Memory, to: int, at: int) -> bool:
 
 
 def _copy(
-    memory: Memory, start: int, end: int, to: int, at: int, progress: Callable[[int], None]
+    memory: RamFile, start: int, end: int, to: int, at: int, progress: Callable[[int], None]
 ) -> None:
     """Copy a range of the memory, which is from `at` on in the file that is copied to."""
     os.lseek(to, at + start, os.SEEK_SET)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from memd.errors import QMPError
 from memd.pages import blobs as files
 from memd.pages.blobs import Blobs, Damaged
-from memd.pages.layout import Layout, Places
+from memd.pages.layout import ChunkPlaces, Layout
 from memd.pages.manifest import Manifest
 from memd.pages.names import Entry, Version
 
@@ -108,9 +108,9 @@ class Contents:
         """Its layout; raises `Damaged`."""
         return Layout.decode(self.blobs.get(manifest.layout.digest))
 
-    def places_of(self, version: Version) -> Places:
+    def places_of(self, version: Version) -> ChunkPlaces:
         """Where a version's chunks are; raises `Damaged`."""
-        return Places.decode(self.blobs.get(version.places))
+        return ChunkPlaces.decode(self.blobs.get(version.places))
 
     def of(self, name: str, read: Callable[[Entry], T]) -> T:
         """The result of reading a template, which is read again where it is changed meanwhile."""

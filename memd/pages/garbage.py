@@ -9,7 +9,7 @@ from memd.pages import unpacked
 from memd.pages.blobs import Blobs
 from memd.pages.cache import Cache
 from memd.pages.contents import Contents
-from memd.pages.layout import Place, Places
+from memd.pages.layout import ChunkPlaces, Place
 from memd.pages.names import Version
 
 _GARBAGE = 4
@@ -87,8 +87,8 @@ def _rewrite(blobs: Blobs, records: Iterable[Place]) -> dict[Place, Place]:
 
 
 def _moved(contents: Contents, version: Version, moved: dict[Place, Place]) -> Version:
-    places = contents.places_of(version) if moved else Places()
+    places = contents.places_of(version) if moved else ChunkPlaces()
     if moved.keys().isdisjoint(places):
         return version
-    changed = Places(moved.get(place, place) for place in places)
+    changed = ChunkPlaces(moved.get(place, place) for place in places)
     return replace(version, places=contents.blobs.put(changed.encode()).digest)

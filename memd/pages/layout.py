@@ -254,7 +254,7 @@ def _merged(runs: Iterable[Range]) -> list[Range]:
     return merged
 
 
-class Places:
+class ChunkPlaces:
     """Where the chunks of a layout are.
 
     Attributes:
@@ -301,7 +301,7 @@ class Places:
         return b"".join((head, b"\n", *map(encode_numbers, (self.pack, self.offset, self.length))))
 
     @classmethod
-    def decode(cls, data: bytes) -> Places:
+    def decode(cls, data: bytes) -> ChunkPlaces:
         """From bytes.
 
         Raises:

@@ -18,7 +18,7 @@ _FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class TemplateBlock:
     """A block of a machine's memory.
 
     Attributes:
@@ -59,7 +59,7 @@ class Manifest:
     chunk_size: int = CHUNK_PAGES * PAGE
     machine: str = ""
     qemu_version: str = ""
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[TemplateBlock, ...] = ()
     devices: Blob | None = None
     working_set: Blob | None = None
 
@@ -100,7 +100,7 @@ class Manifest:
             told = json.loads(data)
             if told.pop("format") != _FORMAT:
                 raise Damaged("a template's manifest is of another format than this memd reads")
-            blocks = tuple(Block(**each) for each in told.pop("blocks"))
+            blocks = tuple(TemplateBlock(**each) for each in told.pop("blocks"))
             blobs = {name: _blob(told.pop(name)) for name in ("layout", "devices", "working_set")}
             manifest = cls(blocks=blocks, **blobs, **told)
         except (ValueError, TypeError, KeyError, AttributeError):

@@ -36,7 +36,7 @@ from memd.pages.recording import (
     SIZES,
     VERSION,
     ZERO,
-    Block,
+    RecordedBlock,
     Recording,
 )
 
@@ -131,7 +131,7 @@ class Missing(Exception):
     """Bytes of a template are not available at present."""
 
 
-class Memory(Protocol):
+class PageSource(Protocol):
     """The memory of a template: those blocks that its stream has no content of, in a row."""
 
     @property
@@ -163,7 +163,11 @@ class _Part:
     """
 
     def __init__(
-        self, block: Block, unit: int = PAGE, memory: Memory | None = None, base: int = -1
+        self,
+        block: RecordedBlock,
+        unit: int = PAGE,
+        memory: PageSource | None = None,
+        base: int = -1,
     ) -> None:
         self.block = block
         self.name = bytes((len(block.name),)) + block.name
@@ -277,7 +281,7 @@ class Sender:
     def __init__(
         self,
         recording: Recording,
-        memory: Memory,
+        memory: PageSource,
         page_sizes: Sequence[int],
         working_set: Sequence[Range] = (),
         counts: SentCounts | None = None,

@@ -50,7 +50,7 @@ LARGEST = 256 << 20
 
 
 @dataclass(slots=True)
-class Block:
+class RecordedBlock:
     """A block of RAM.
 
     Attributes:
@@ -80,8 +80,8 @@ class Recording:
     """
 
     machine: str
-    memory: tuple[Block, ...]
-    blocks: tuple[Block, ...]
+    memory: tuple[RecordedBlock, ...]
+    blocks: tuple[RecordedBlock, ...]
     devices: bytes
 
 
@@ -145,7 +145,7 @@ def _configuration(reader: _Reader) -> str:
     return block_name(name)
 
 
-def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
+def _block_list(reader: _Reader) -> tuple[int, list[RecordedBlock]]:
     """The number of the section that has the memory, and its blocks."""
     while reader.peek() == COMMAND:
         reader.skip_command()
@@ -161,9 +161,9 @@ def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
     if word & (PAGE - 1) != SIZES:
         raise reader.strange("flags", word & (PAGE - 1))
     left = word - SIZES
-    blocks: list[Block] = []
+    blocks: list[RecordedBlock] = []
     while left:
-        block = Block(reader.name(), reader.number(8))
+        block = RecordedBlock(reader.name(), reader.number(8))
         reader.take(8)  # Where it lies in the guest.
         # A block may end within a page; in the total its whole pages count.
         left -= round_up(block.length, PAGE)
@@ -175,10 +175,10 @@ def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
     return section, blocks
 
 
-def _pages(reader: _Reader, blocks: list[Block]) -> None:
+def _pages(reader: _Reader, blocks: list[RecordedBlock]) -> None:
     """Take the blocks' pages from a section."""
     by_name = {block.name: block for block in blocks}
-    block: Block | None = None
+    block: RecordedBlock | None = None
     while True:
         word = reader.number(8)
         flags = word & (PAGE - 1)

@@ -14,7 +14,7 @@ from memd.pages.blobs import Blobs, Damaged
 from memd.pages.cache import Cache
 from memd.pages.chunks import MOST_PACK
 from memd.pages.counts import Counts
-from memd.pages.layout import Layout, Place, Places
+from memd.pages.layout import ChunkPlaces, Layout, Place
 from memd.pages.sources import Source, SourceError
 
 log = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ def fetch_blob(
         new.finish()
 
 
-def places_in(layout: Layout, theirs: Layout, places: Places) -> Callable[[int], Place | None]:
+def places_in(layout: Layout, theirs: Layout, places: ChunkPlaces) -> Callable[[int], Place | None]:
     """Where the chunks of a layout are at a source.
 
     Args:

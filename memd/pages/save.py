@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, refusing
 from memd.json_types import JSON
-from memd.pages.capture import Memory, capture
-from memd.pages.manifest import Block
+from memd.pages.capture import RamFile, capture
+from memd.pages.manifest import TemplateBlock
 from memd.pages.progress import Progress
 from memd.pages.recording import LARGEST, PAGE, Recording, block_name, parse
 from memd.work import Completion, Emit, Event, Job
@@ -54,7 +54,7 @@ class MachineSave:
         name: str,
         share: Share,
         base: str | None,
-        memories: Mapping[str, Memory],
+        memories: Mapping[str, RamFile],
         qemu_version: str = "",
     ) -> None:
         self._store = store
@@ -176,7 +176,7 @@ class MachineSave:
                 raise QMPError(f"the migration was cut off: {failed}") from None
         return bytes(stream)
 
-    def _in_order(self, recording: Recording) -> list[Memory]:
+    def _in_order(self, recording: Recording) -> list[RamFile]:
         """The memories as the stream's blocks follow each other.
 
         Raises:
@@ -201,13 +201,13 @@ class MachineSave:
                 )
         return memories
 
-    def _capture(self, memories: Sequence[Memory]) -> bool:
+    def _capture(self, memories: Sequence[RamFile]) -> bool:
         self._copy, shared = capture(memories, self._store.directory, self._see)
         self._undo.callback(os.close, self._copy)
         return shared
 
     def _store_copy(
-        self, data: bytes, recording: Recording, memories: Sequence[Memory]
+        self, data: bytes, recording: Recording, memories: Sequence[RamFile]
     ) -> Manifest:
         left, at, blocks = iter(memories), 0, []
         for block in recording.blocks:
@@ -215,7 +215,7 @@ class MachineSave:
             if block in recording.memory:
                 page_size, offset = next(left).page_size, at
                 at += block.length
-            blocks.append(Block(block_name(block.name), block.length, page_size, offset))
+            blocks.append(TemplateBlock(block_name(block.name), block.length, page_size, offset))
         return self._writer.store(
             self._copy,
             self._size,

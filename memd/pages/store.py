@@ -26,7 +26,6 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from memd import places as accounts
 from memd.errors import QMPError, refusing
 from memd.pages import unpacked
 from memd.pages.blobs import Damaged
@@ -37,7 +36,7 @@ from memd.pages.contents import Contents, NotFound, check
 from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT
 from memd.pages.garbage import collect
-from memd.pages.layout import Layout, Piece, Place, Places, encode_numbers
+from memd.pages.layout import ChunkPlaces, Layout, Piece, Place, encode_numbers
 from memd.pages.manifest import MOST_MANIFEST, Manifest
 from memd.pages.names import Entry, Origin, Version
 from memd.pages.recording import PAGE
@@ -45,6 +44,7 @@ from memd.pages.remote import RemoteChunks, fetch_blob, places_in, several
 from memd.pages.source_urls import open_source
 from memd.pages.sources import Source, Target
 from memd.pages.template import Progress, Template
+from memd.places import SHARE, Places, current_user, whom
 
 if TYPE_CHECKING:
     from memd.pages.writer import Known, Writer
@@ -152,7 +152,7 @@ class Store(Contents):
         self._sources = {url: open_source(url) for url in sources}
         self._changing = threading.RLock()
         self._writing: set[str] = set()
-        self._changes = accounts.Places(MOST_CHANGES, accounts.SHARE)
+        self._changes = Places(MOST_CHANGES, SHARE)
         self._holds = 0
         self._postponed = False
         self._locating: dict[str, threading.Lock] = {}
@@ -264,7 +264,7 @@ class Store(Contents):
         if entry.origin is not None:
             remote = self._remote(name, layout, manifest.layout.digest, entry.origin)
 
-        def places(known: str) -> tuple[str, Places] | None:
+        def places(known: str) -> tuple[str, ChunkPlaces] | None:
             return self._places_of(name, manifest.layout.digest, known)
 
         return Template(
@@ -295,16 +295,16 @@ class Store(Contents):
             source = self._sources[url] = open_source(url)
         return source
 
-    def _places_of(self, name: str, layout: str, known: str) -> tuple[str, Places] | None:
+    def _places_of(self, name: str, layout: str, known: str) -> tuple[str, ChunkPlaces] | None:
         """Where the chunks of a template are now, None if as known; nowhere, if it is gone."""
 
-        def look(entry: Entry) -> tuple[str, Places] | None:
+        def look(entry: Entry) -> tuple[str, ChunkPlaces] | None:
             for version in entry.versions:
                 if self.manifest_of(version).layout.digest == layout:
                     if version.places == known:
                         return None
                     return version.places, self.places_of(version)
-            return "", Places()
+            return "", ChunkPlaces()
 
         return self.of(name, look)
 
@@ -388,7 +388,7 @@ class Store(Contents):
             like = None if base is None else self.open(base)
             known = self._known()
 
-            def commit(manifest: Manifest, places: Places) -> None:
+            def commit(manifest: Manifest, places: ChunkPlaces) -> None:
                 self._commit(name, manifest, places, Entry([]))
 
             return Writer(name, self.blobs, known, like, commit, undo.pop_all().close)
@@ -412,11 +412,10 @@ class Store(Contents):
                 raise QMPError(f"template '{name}' exists already")
             if name in self._writing:
                 raise QMPError(f"template '{name}' is being changed")
-            user, places = accounts.current_user(), self._changes
+            user, places = current_user(), self._changes
             if not places.has_free_place(user):
                 raise QMPError(
-                    f"{places.of(user)} templates are being changed for {accounts.whom(user)};"
-                    " no more are"
+                    f"{places.of(user)} templates are being changed for {whom(user)}; no more are"
                 )
             self._writing.add(name)
             places.take(user)
@@ -442,7 +441,7 @@ class Store(Contents):
                 if self._postponed:
                     self._try_collecting()
 
-    def _commit(self, name: str, manifest: Manifest, places: Places, before: Entry) -> None:
+    def _commit(self, name: str, manifest: Manifest, places: ChunkPlaces, before: Entry) -> None:
         blobs = [self.blobs.put(each.encode()) for each in (manifest, places)]
         version = Version(*(blob.digest for blob in blobs))
         with self._changing:
@@ -567,7 +566,7 @@ class Store(Contents):
         left = [layout.digest(number).hex() for number in damaged]
         return Verified(len(layout), left, found - len(left))
 
-    def _good(self, layout: Layout, places: Places, number: int) -> bool:
+    def _good(self, layout: Layout, places: ChunkPlaces, number: int) -> bool:
         try:
             layout.unpack(number, self.blobs.read_at(*places[number]))
         except (Damaged, OSError):
@@ -652,7 +651,7 @@ class Store(Contents):
             if entry.origin is None and entry.version.manifest != version.manifest:
                 raise QMPError(f"template '{name}' exists already, and is another one")
 
-        def packs(places: Places) -> None:
+        def packs(places: ChunkPlaces) -> None:
             ends: dict[str, int] = {}
             for pack, offset, length in places:
                 if not self.blobs.has(pack):
@@ -675,7 +674,7 @@ class Store(Contents):
         name: str,
         source: Source,
         version: Version,
-        fetch_packs: Callable[[Places], None],
+        fetch_packs: Callable[[ChunkPlaces], None],
     ) -> None:
         """Take what is said of a template over from a source, and give it the name."""
         with self._change(name, "store"):
@@ -685,7 +684,7 @@ class Store(Contents):
                 fetch_blob(source, self.blobs, blob.digest, blob.size)
             layout = self.layout_of(manifest)
             layout.check()
-            fetch_blob(source, self.blobs, version.places, Places.most_bytes(len(layout)))
+            fetch_blob(source, self.blobs, version.places, ChunkPlaces.most_bytes(len(layout)))
             places = self.places_of(version)
             if layout.pages * PAGE != manifest.size or not places.fit(layout):
                 raise Damaged(f"template '{name}' of '{source.url}' is damaged")

@@ -15,7 +15,7 @@ from memd.errors import refusing
 from memd.pages.blobs import Blob, Blobs, Damaged
 from memd.pages.chunks import CHUNK_PAGES
 from memd.pages.counts import Counts
-from memd.pages.layout import Layout, Piece, Places, decode_numbers
+from memd.pages.layout import ChunkPlaces, Layout, Piece, decode_numbers
 from memd.pages.manifest import Manifest
 from memd.pages.recording import PAGE
 from memd.pages.unpacked import Unpacked
@@ -30,7 +30,7 @@ _RECENT = 64
 asked for more than once."""
 
 
-ReadPlaces = Callable[[str], tuple[str, Places] | None]
+ReadPlaces = Callable[[str], tuple[str, ChunkPlaces] | None]
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are done, of how many; what it raises ends the work."""
@@ -74,7 +74,7 @@ class Template:
         self.layout = layout
         self._read_places = places
         self._places_digest = ""
-        self._places = Places()
+        self._places = ChunkPlaces()
         self._finding = threading.Lock()
         self._find_chunks(self._places)
         self._directory = unpacked
@@ -342,7 +342,7 @@ class Template:
             return remote.chunk(number)
         raise Damaged(f"template '{self.name}': chunk {chunk} is damaged or missing")
 
-    def _find_chunks(self, before: Places) -> bool:
+    def _find_chunks(self, before: ChunkPlaces) -> bool:
         """See where the chunks are; whether they are elsewhere than `before`."""
         with self._finding:
             # Another thread may have found them meanwhile.

@@ -16,7 +16,7 @@ from memd.hostmem.content import Gone, data_ranges
 from memd.hostmem.spec import round_up
 from memd.pages.blobs import Blobs, NewBlob
 from memd.pages.chunks import CHUNK_PAGES, PACK, pack
-from memd.pages.layout import MOST_PAGES, Layout, Piece, Place, Places, ranges_of
+from memd.pages.layout import MOST_PAGES, ChunkPlaces, Layout, Piece, Place, ranges_of
 from memd.pages.manifest import Manifest
 from memd.pages.recording import PAGE
 from memd.pages.template import Template
@@ -127,7 +127,7 @@ class Chunks:
             self._places[number] = self._places[number]._replace(pack=digest)
         self._in_pack.clear()
 
-    def finish(self, pages: int) -> tuple[Layout, Places]:
+    def finish(self, pages: int) -> tuple[Layout, ChunkPlaces]:
         """The layout of a template of so many pages. Raises `OSError`."""
         self.close_pack()
         starts, lengths, numbers = array("I"), array("I"), array("I")
@@ -139,7 +139,7 @@ class Chunks:
                 lengths.append(count)
                 numbers.append(stored)
         layout = Layout(pages, bytes(self._digests), self._counts, starts, lengths, numbers)
-        return layout, Places(self._places)
+        return layout, ChunkPlaces(self._places)
 
     def __enter__(self) -> Chunks:
         return self
@@ -192,7 +192,7 @@ class Writer:
         blobs: Blobs,
         known: Known,
         base: Template | None,
-        commit: Callable[[Manifest, Places], None],
+        commit: Callable[[Manifest, ChunkPlaces], None],
         end: Callable[[], None],
     ) -> None:
         self.name = name

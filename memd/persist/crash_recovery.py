@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from memd.hostmem import libc
-from memd.hostmem.paths import Entry as Named
-from memd.hostmem.paths import new_entry
+from memd.hostmem.paths import Entry, new_entry
 from memd.json_types import JSONObject
-from memd.persist.object_log import Entry, ObjectLog
+from memd.persist.object_log import LogEntry, ObjectLog
 
 if TYPE_CHECKING:
     from memd.hostmem.host import Host
@@ -45,7 +44,7 @@ def remove_half_made(object_log: ObjectLog, objects: Iterable[JSONObject], host:
         object_log.write({"settled": number})
 
 
-def _remove(creation: Entry, kept: set[tuple[int, int]], host: Host) -> None:
+def _remove(creation: LogEntry, kept: set[tuple[int, int]], host: Host) -> None:
     """Remove one, if it is still the one that was made, no object's, and nobody else's."""
     # One directory throughout, whatever becomes of its path meanwhile.
     entry = new_entry(os.fsencode(creation["path"]), host.roots)
@@ -66,7 +65,7 @@ def _remove(creation: Entry, kept: set[tuple[int, int]], host: Host) -> None:
         entry.close()
 
 
-def _let_owner_open(entry: Named, found: os.stat_result) -> None:
+def _let_owner_open(entry: Entry, found: os.stat_result) -> None:
     """Let its owner open a file, which the mode of shared memory does not; raises `OSError`."""
     fd = entry.open(os.O_PATH | os.O_CLOEXEC)
     try:
@@ -77,7 +76,7 @@ def _let_owner_open(entry: Named, found: os.stat_result) -> None:
         os.close(fd)
 
 
-def _is_it(creation: Entry, there: os.stat_result) -> bool:
+def _is_it(creation: LogEntry, there: os.stat_result) -> bool:
     """Whether a file is the one that was being made."""
     if not stat.S_ISREG(there.st_mode):
         return False

@@ -31,7 +31,7 @@ from memd.hostmem import libc
 from memd.hostmem.spec import round_up
 from memd.json_types import JSONObject
 
-Entry = JSONObject
+LogEntry = JSONObject
 
 FORMAT = 2
 """The version of the format. A memd refuses a higher one than its own."""
@@ -77,7 +77,7 @@ class LogFile:
         file.shorten(())
         return file
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[LogEntry]:
         """The entries, in the order in which they were written.
 
         Of an entry that was being written when its daemon was killed nothing is
@@ -130,7 +130,7 @@ class LogFile:
             raise Unreadable("a header is not what it should be")
         return generation, begin
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[LogEntry]:
         data = b""
         while piece := os.pread(self.fd, _PIECE, self._begin + len(data)):
             data += piece
@@ -225,11 +225,11 @@ class ObjectLogState:
         self.objects: dict[int, bytes] = {}
         self.clean: set[int] = set()
         self.discards: dict[int, list[int]] = {}
-        self.creations: dict[int, Entry] = {}
-        self.lost: dict[str, Entry] = {}
+        self.creations: dict[int, LogEntry] = {}
+        self.lost: dict[str, LogEntry] = {}
         self.next = 1
 
-    def apply(self, entry: Entry, line: bytes) -> None:
+    def apply(self, entry: LogEntry, line: bytes) -> None:
         """Take an entry into account.
 
         Args:
@@ -275,9 +275,9 @@ class ObjectLogState:
         elif kind == "next":
             self.next = max(self.next, value)
 
-    def described(self, number: int) -> Entry:
+    def described(self, number: int) -> LogEntry:
         """The description of an object."""
-        described: Entry = json.loads(self.objects[number][9:])
+        described: LogEntry = json.loads(self.objects[number][9:])
         return described
 
     def lines(self) -> Iterator[bytes]:
@@ -349,7 +349,7 @@ class ObjectLog:
         """Its descriptor."""
         return self._file.fd
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: LogEntry) -> None:
         """Write an entry; from any thread.
 
         Raises:
@@ -358,7 +358,7 @@ class ObjectLog:
         with self._lock:
             self._write(entry)
 
-    def _write(self, entry: Entry) -> None:
+    def _write(self, entry: LogEntry) -> None:
         line = line_of(entry)
         self._file.append(line)
         self.state.apply(entry, line)
@@ -369,7 +369,7 @@ class ObjectLog:
                 log.warning("the list of objects can't be shortened: %s", failed.strerror)
 
     @contextmanager
-    def reserve(self, length: int) -> Iterator[Callable[[Entry], None]]:
+    def reserve(self, length: int) -> Iterator[Callable[[LogEntry], None]]:
         """Reserve so many bytes for one entry.
 
         Yields:
@@ -382,7 +382,7 @@ class ObjectLog:
             self._file.promise(length)
         left = length
 
-        def write(entry: Entry) -> None:
+        def write(entry: LogEntry) -> None:
             nonlocal left
             with recording(), self._lock:
                 self._file.promised -= left
@@ -441,13 +441,13 @@ def recording() -> AbstractContextManager[None]:
     return refusing("cannot note it for a restart")
 
 
-def line_of(entry: Entry) -> bytes:
+def line_of(entry: LogEntry) -> bytes:
     """An entry as it is written."""
     text = _encode(entry).encode("ascii")
     return b"%08x %s\n" % (crc32(text), text)
 
 
-def _parse(line: bytes) -> Entry | None:
+def _parse(line: bytes) -> LogEntry | None:
     """A line's object; None where the line is damaged."""
     text = line[9:]
     try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from memd.json_types import JSON, JSONObject
 from memd.persist.fdstore import LIST, FdStore, name_of
-from memd.persist.object_log import Entry, ObjectLog, line_of, recording
+from memd.persist.object_log import LogEntry, ObjectLog, line_of, recording
 from memd.persist.status import Status
 from memd.qom import COPIED, Description, Tree, UserCreatable
 from memd.work import Job
@@ -50,7 +50,7 @@ class Recorder:
             waits to be recorded.
     """
 
-    def __init__(self, tree: Tree, status: Status, lost: dict[str, Entry]) -> None:
+    def __init__(self, tree: Tree, status: Status, lost: dict[str, LogEntry]) -> None:
         self._tree = tree
         self._status = status
         self._lost = lost
@@ -121,7 +121,7 @@ class Recorder:
         if storage is None or number is None:
             return
         span = obj.to_discard()
-        entry: Entry = {"gone": number}
+        entry: LogEntry = {"gone": number}
         if span is not None:
             entry["discard"] = span
         with recording():
@@ -220,7 +220,7 @@ def _settle(object_log: ObjectLog, described: Description) -> None:
                 _try_to_write(object_log, {"settled": number})
 
 
-def _try_to_write(object_log: ObjectLog, entry: Entry) -> None:
+def _try_to_write(object_log: ObjectLog, entry: LogEntry) -> None:
     """Write an entry that only saves the next daemon work."""
     try:
         object_log.write(entry)

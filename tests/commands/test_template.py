@@ -12,7 +12,7 @@ import pytest
 from memd.errors import QMPError
 from memd.hostmem.host import Host
 from memd.hostmem.paths import Roots
-from memd.pages.manifest import Block
+from memd.pages.manifest import TemplateBlock
 from memd.pages.templates import Templates, open_store
 from memd.work import run_here
 from tests.commands.fakes import Console
@@ -38,7 +38,7 @@ def fill(console: Console, name: str = "a", base: str | None = None, data: bytes
         devices=b"QEVM" * 100,
         machine="pc-q35-10.0",
         qemu_version="10.0.2",
-        blocks=(Block("ram", len(data), PAGE),),
+        blocks=(TemplateBlock("ram", len(data), PAGE),),
     )
 
 

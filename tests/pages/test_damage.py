@@ -18,7 +18,7 @@ import pytest
 from memd.errors import QMPError
 from memd.pages import chunks
 from memd.pages.blobs import Damaged
-from memd.pages.layout import Layout, Places
+from memd.pages.layout import ChunkPlaces, Layout
 from memd.pages.manifest import Manifest
 from memd.pages.store import Store
 from tests.pages.memory import PAGE, memory, save
@@ -123,7 +123,7 @@ def test_a_layout_of_a_strangers_making(bad: dict[str, object]) -> None:
     ],
 )
 def test_texts_that_are_none(text: bytes) -> None:
-    for decode in (Manifest.decode, Places.decode, Layout.decode):
+    for decode in (Manifest.decode, ChunkPlaces.decode, Layout.decode):
         with pytest.raises(Damaged):
             decode(text)
 

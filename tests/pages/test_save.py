@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.pages.capture import Memory, capture
+from memd.pages.capture import RamFile, capture
 from memd.pages.store import MOST_CHANGES
 from memd.places import SHARE, Places
 from tests.conftest import NOT_HERE
@@ -179,13 +179,13 @@ def content(directory: Path) -> tuple[int, bytes]:
 
 def test_a_copy_has_the_holes(directory: Path) -> None:
     fd, data = content(directory)
-    memory = Memory(fd, 0, 4 << 20, 4096)
+    memory = RamFile(fd, 0, 4 << 20, 4096)
     copy, _shared = capture((memory,), str(directory), lambda _done: None)
     os.pwrite(fd, b"later", 1 << 20)
     assert os.pread(copy, 4 << 20, 0) == data
     assert os.fstat(copy).st_blocks * 512 < 2 << 20
     # Two blocks, one of them a part of the file.
-    two = Memory(fd, 1 << 20, 8192, 4096), memory
+    two = RamFile(fd, 1 << 20, 8192, 4096), memory
     part, _shared = capture(two, str(directory), lambda _done: None)
     later = data[: 1 << 20] + b"later" + data[(1 << 20) + 5 :]
     assert os.pread(part, 5 << 20, 0) == later[1 << 20 : (1 << 20) + 8192] + later
@@ -209,7 +209,7 @@ def test_blocks_are_shared(directory: Path) -> None:
         pytest.skip(f"{NOT_HERE}XFS in a file can't be mounted")
     try:
         fd, data = content(place)
-        memory = Memory(fd, 0, 4 << 20, 4096)
+        memory = RamFile(fd, 0, 4 << 20, 4096)
         copy, shared = capture((memory, memory), str(place), lambda _done: None)
         os.pwrite(fd, b"later", 1 << 20)
         assert shared

@@ -13,7 +13,7 @@ import pytest
 
 from memd.errors import QMPError
 from memd.pages.blobs import Blobs, Damaged
-from memd.pages.manifest import Block
+from memd.pages.manifest import TemplateBlock
 from memd.pages.store import Store
 from memd.pages.template import Template
 from tests.pages.memory import PAGE, change, memory, ready, save, unpacked
@@ -132,7 +132,7 @@ def test_a_sparse_file(store: Store, tmp_path: Path) -> None:
 
 
 def test_devices_and_what_is_said_of_the_machine(store: Store) -> None:
-    blocks = [Block("ram", 1 << 20, 4096, 0), Block("vga.vram", 1 << 24, 4096)]
+    blocks = [TemplateBlock("ram", 1 << 20, 4096, 0), TemplateBlock("vga.vram", 1 << 24, 4096)]
     save(
         *(store, "a", memory(256)),
         devices=b"QEVM...",
@@ -182,10 +182,10 @@ def test_unpacked_pages_have_their_address_in_their_block(store: Store) -> None:
     for name, lengths in (("one", [64]), ("two", [16, 48])):
         starts = [sum(lengths[:number]) * PAGE for number in range(len(lengths))]
         blocks = [
-            Block(f"m{start}", length * PAGE, PAGE, start)
+            TemplateBlock(f"m{start}", length * PAGE, PAGE, start)
             for start, length in zip(starts, lengths, strict=True)
         ]
-        save(store, name, data, blocks=(*blocks, Block("rom", PAGE, PAGE)))
+        save(store, name, data, blocks=(*blocks, TemplateBlock("rom", PAGE, PAGE)))
     for name, address in (("one", 20 * PAGE), ("two", 4 * PAGE)):
         template = store.open(name)
         template.fetch(0, template.size)
