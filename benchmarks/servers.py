@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import mmap
 import os
 import resource
 import subprocess
@@ -17,6 +18,8 @@ from benchmarks.client import Client, connect
 TREE = Path(__file__).resolve().parents[1]
 QEMU = "qemu-system-x86_64"
 SIDES = ("memd", "qemu")
+
+_MADV_POPULATE_WRITE = 23
 
 
 def environment() -> dict[str, str]:
@@ -122,8 +125,21 @@ def write_byte_code() -> None:
     compileall.compile_dir(TREE / "memd", quiet=1)
 
 
+def touch_memory() -> None:
+    """Have the host of a virtual machine back nearly all of its free memory.
+
+    The first touch of a page takes such a host several times as long as a copy of it: what
+    came first to memory that nobody had used ran at 0.5 GB/s, and at 2.5 GB/s later.
+    """
+    free = os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
+    populate = f"import mmap; mmap.mmap(-1, {free * 9 // 10}).madvise({_MADV_POPULATE_WRITE})"
+    # A process of its own: a control group's limit may end it.
+    subprocess.run([sys.executable, "-c", populate], stderr=subprocess.DEVNULL, check=False)
+
+
 def warm(sides: tuple[str, ...]) -> None:
-    """Have memd's byte code written, and every file that is started read once."""
+    """Have memory there, memd's byte code written, and every file that is started read once."""
+    touch_memory()
     write_byte_code()
     for side in sides:
         with Server(side) as server:
