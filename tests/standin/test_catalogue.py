@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,36 @@ def test_a_missing_one(tmp_path: Path) -> None:
         Catalogue(str(tmp_path / "none"))
 
 
+MISREADING = """#!{python}
+import os, socket, sys
+try:
+    os.mkdir({begun!r})
+except FileExistsError:
+    os.execvp({binary[0]!r}, [*{binary!r}, *sys.argv[1:]])
+path = sys.argv[-1].removeprefix("unix:").partition(",")[0]
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(path)
+    listener.listen()
+    client, _ = listener.accept()
+    client.sendall(b'{{"QMP": {{}}}}\\r\\n')
+    client.recv(4096)
+    client.sendall(b'{{"error": {{"class": "GenericError", "desc": "JSON parse error"}}}}\\r\\n')
+    client.recv(4096)
+    client.sendall(b'{{"return": {{}}, "id": 2}}\\r\\n')
+    client.recv(4096)
+"""
+"""A QEMU that misreads its first command, but does so at its first start alone."""
+
+
 def test_the_command_records_the_one_that_the_package_has(tmp_path: Path) -> None:
     path = tmp_path / "recorded"
-    assert main(["catalogue", *qemu_binary(), str(path)]) == 0
+    binary, begun = tmp_path / "qemu", tmp_path / "begun"
+    code = MISREADING.format(python=sys.executable, begun=str(begun), binary=[*qemu_binary()])
+    binary.write_text(code)
+    binary.chmod(0o755)
+    assert main(["catalogue", str(binary), str(path)]) == 0
+    begun.rmdir()
+    binary.unlink()
     recorded = Catalogue(str(path))
     compat = next((each for each in Compat if each.version[:2] == recorded.version[:2]), None)
     if compat is None:
