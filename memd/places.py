@@ -60,7 +60,7 @@ class Places:
     """
 
     __slots__ = (
-        *("_apart", "_common", "_each", "_returned", "_share", "_spare", "_taken"),
+        *("_apart", "_common", "_count", "_each", "_returned", "_share", "_spare", "_taken"),
         *("_taken_of_common", "_within"),
     )
 
@@ -81,18 +81,21 @@ class Places:
         self._share = share
         self._each = each
         self._taken: dict[int | None, int] = {}
+        self._count = 0
         self._taken_of_common = 0
         self._returned: deque[int | None] = deque()
 
     @property
     def taken(self) -> int:
         """How many are taken."""
-        self._count_returned()
-        return sum(self._taken.values())
+        if self._returned:
+            self._count_returned()
+        return self._count
 
     def of(self, user: int) -> int:
         """How many a user has."""
-        self._count_returned()
+        if self._returned:
+            self._count_returned()
         return self._taken.get(user, 0)
 
     def most(self, user: int) -> int:
@@ -146,6 +149,7 @@ class Places:
 
     def _change(self, user: int | None, count: int) -> None:
         # Each object that comes or goes is counted here twice: no function is called.
+        self._count += count
         before = self._taken.get(user, 0)
         after = before + count
         if after:

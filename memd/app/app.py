@@ -59,6 +59,10 @@ _DESCRIPTORS = 8
 """Files that have to be open at once to start, and to serve a client."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class App:
     """The daemon while it runs: its state, its clients, its sockets."""
 
@@ -170,6 +174,8 @@ class App:
         actions: dict[int, Callable[[], None]] = dict.fromkeys(END_SIGNALS, self._on_signal)
         if self._manager is not None:
             actions[signal.SIGUSR1] = self._manager.reload
+        # It ends what a thread waits for, and means nothing else.
+        actions[signal.SIGURG] = _nothing
         signals = Signals(self._loop, actions)
         self._hub.hold()
         try:

@@ -14,7 +14,7 @@ from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
 from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError, StartError, refusing, starting
-from memd.hostmem.sockets import address_of, ends_of
+from memd.hostmem.sockets import address_of, close_socket, ends_of
 from memd.qom import Tree
 from memd.server.dialer import Dialer
 from memd.server.endpoint import is_loopback, open_chardev
@@ -111,7 +111,7 @@ class Port:
         self.dialer: Dialer | None = None
         self._listeners: list[Listener] = []
         self._tls_port: TLSPort | None = None
-        self._adopt: Adopt = socket.socket.close
+        self._adopt: Adopt = close_socket
         # Whether clients come one at a time.
         self._one = False
 
@@ -280,7 +280,7 @@ class Port:
         if allowed is None or (peer and allowed.admits(peer.uid, peer.gid, peer.groups)):
             return True
         self._limited_log.warn("refused a client: %s may not connect", peer or "an unknown process")
-        sock.close()
+        close_socket(sock)
         return False
 
     def serve_tls(self, monitor: ObjectMonitor) -> Adopt:
@@ -382,7 +382,7 @@ class Ports:
             if chardev.id not in used:
                 port = self._add(chardev, used=False)
                 # Who comes finds nothing served, and is disconnected.
-                adopt = socket.socket.close if chardev.server else partial(self._hold, port.seen)
+                adopt = close_socket if chardev.server else partial(self._hold, port.seen)
                 await port.open(adopt)
 
     def forget_names(self) -> None:
@@ -399,7 +399,7 @@ class Ports:
     def close(self) -> None:
         """Close all that is left, once nobody is served any more."""
         for sock in self._unused:
-            sock.close()
+            close_socket(sock)
         if self._qtest is not None:
             self._qtest.close()
         for monitor in self._monitors:

@@ -2,12 +2,14 @@
 
 What is closed quickly is closed at once, all else by one thread for each file system
 or device: a server that stalls takes up no more, for however many files. Of what is on
-none, such as sockets, there is one for each user who sent some.
+none, such as sockets, there is one for each user who sent some. A socket waits for its peer
+for as long as its user has told it to (SO_LINGER), unless many more wait behind it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import threading
 from collections import deque
@@ -25,8 +27,26 @@ _FILES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFBLK, stat.S_IFCHR)
 
 Then = Callable[[], object]
 
+_MOST_WAITING = 16
+"""Descriptors of a user's that wait behind one that waits for its peer: it waits no longer then."""
+
+HURRY = signal.SIGURG
+"""The signal that ends the wait for a peer, in whose place nothing is to happen: where a process
+handles it, it is told to do nothing, else it has no effect."""
+
+
+class _Line:
+    """What is to be closed one after the other, and the thread that does it."""
+
+    __slots__ = ("thread", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[int, Then | None]] = deque()
+        self.thread: int | None = None
+
+
 _lock = threading.Lock()
-_lines: dict[tuple[int, int], deque[tuple[int, Then | None]]] = {}
+_lines: dict[tuple[int, int], _Line] = {}
 """What is to be closed, by what it waits for and by user; a line is there while its
 thread is."""
 
@@ -64,9 +84,12 @@ def close_in_thread(fd: int, where: int, then: Then | None = None, user: int = 0
     with _lock:
         line = _lines.get(key)
         if line is not None:
-            line.append((fd, then))
+            line.waiting.append((fd, then))
+            if not where and len(line.waiting) > _MOST_WAITING and line.thread is not None:
+                signal.pthread_kill(line.thread, HURRY)
             return
-        _lines[key] = deque([(fd, then)])
+        _lines[key] = line = _Line()
+        line.waiting.append((fd, then))
     try:
         threading.Thread(target=_work, args=(key,), name="memd-close", daemon=True).start()
     except RuntimeError:
@@ -86,13 +109,14 @@ def _is_quick(found: libc.Known) -> bool:
 
 
 def _work(key: tuple[int, int]) -> None:
+    line = _lines[key]
+    line.thread = threading.get_ident()
     while True:
         with _lock:
-            line = _lines[key]
-            if not line:
+            if not line.waiting:
                 del _lines[key]
                 return
-            fd, then = line.popleft()
+            fd, then = line.waiting.popleft()
         with suppress(OSError):
             os.close(fd)
         if then is not None:

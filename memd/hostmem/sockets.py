@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import select
 import socket
 import stat
-from collections.abc import Sequence
+import struct
+import termios
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, refusing
@@ -20,6 +23,13 @@ from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Entry, Made, Roots
+
+MOST_FDS = 253
+"""Descriptors that come with one message at most (unix(7), SCM_RIGHTS). Those that there is no
+room for the kernel closes at once, which may wait: all are received."""
+
+_UCRED = struct.Struct("iII")
+"""What SO_PEERCRED tells: a process, its user and its group."""
 
 UNIX_PATH_MAX = 108
 """Bytes of a socket's path, its closing NUL included (unix(7))."""
@@ -127,6 +137,47 @@ def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Made]:
         made.close()
         raise QMPError(f"Failed to bind socket to {path}: {error.strerror}") from None
     return made, name
+
+
+def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) -> None:
+    """Close a connected socket, at once or soon.
+
+    What was sent to it and not read may carry descriptors, which the kernel closes with it:
+    that may wait, and is done in the thread of the user at the other end.
+
+    Args:
+        then: called once it is closed, in whatever thread.
+    """
+    if sock.family == socket.AF_UNIX and sock.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            # Nothing more is sent to it.
+            sock.shutdown(socket.SHUT_RDWR)
+        if any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4))):
+            # Brings in ctypes, which a start need not pay for.
+            from memd.hostmem.closing import close_in_thread
+
+            peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            close_in_thread(sock.detach(), 0, then, _UCRED.unpack(peer)[1])
+            return
+    sock.close()
+    if then is not None:
+        then()
+
+
+def close_listener(sock: socket.socket) -> None:
+    """Close a listening socket at once, and soon the connections that nobody has accepted.
+
+    What was sent over these may carry descriptors, which the kernel closes with them.
+    """
+    if sock.family != socket.AF_UNIX:
+        sock.close()
+        return
+    from memd.hostmem.closing import close_in_thread
+
+    with contextlib.suppress(OSError):
+        # Nobody connects to it any more.
+        sock.shutdown(socket.SHUT_RDWR)
+    close_in_thread(sock.detach(), 0)
 
 
 def _here(entry: Entry) -> str:

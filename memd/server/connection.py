@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -189,8 +190,15 @@ class Connection(Transport):
         """Read once, and pass it to the session; returns whether there may be more."""
         if self._stream is None:
             return False
+        stream, user = self._stream, self.session.user
+        if stream.passes_fds and not self._shared.takes_fds(user) and stream.brings_fds(most):
+            self._shared.log.warn(
+                "a client was disconnected: too many descriptors are open to receive any"
+            )
+            self.close()
+            return False
         try:
-            data, fds = self._stream.receive(most)
+            data, fds = stream.receive(most)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -410,13 +418,16 @@ class Connection(Transport):
         self._shared.hold(-self._accounted)
         self._accounted = 0
         self.session.lost()
+        shared, user = self._shared, self.session.user
         if self._descriptors and stream.unread():
             # They stay where the client can read them, and count until then.
             stream.shut_down()
-            self._shared.unread.keep(stream, self.session.user, self._descriptors)
+            shared.unread.keep(stream, user, self._descriptors)
+            shared.clients.give_back(user)
         else:
-            self._shared.descriptors.give_back(self.session.user, self._descriptors)
-            stream.close()
+            shared.descriptors.give_back(user, self._descriptors)
+            # It may have sent what has not been read, and is slow to close.
+            stream.close(partial(shared.clients.give_back_soon, user))
         self._descriptors = 0
         self._on_lost(self)
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError, StartError
+from memd.hostmem.sockets import close_socket
 from memd.json_types import JSON, JSONObject
 from memd.places import ANYBODY, Places
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
-from memd.server.limits import ConnectionBudget, LimitedLog, Limits
+from memd.server.limits import ConnectionBudget, Limits
 from memd.server.peer import peer_of
 from memd.server.pending import PendingNegotiation
 from memd.server.stream import SocketStream, Stream
@@ -47,7 +48,6 @@ class Hub:
         self._loop = loop
         self._shared = ConnectionBudget(loop, limits, self._relieve)
         self._places = self._shared.clients
-        self._limited_log = LimitedLog(loop)
         self._relieving = False
         self._jobs = Jobs(loop, self.broadcast)
         self._greeting = greeting
@@ -59,8 +59,9 @@ class Hub:
         self.ended: asyncio.Future[str] = loop.create_future()
 
     def prepare(self) -> None:
-        """Get ready to run jobs; raises `RuntimeError` where there is no thread for them."""
+        """Get ready to serve; raises `RuntimeError` where there is no thread for jobs."""
         self._jobs.prepare()
+        self._shared.make_room()
 
     @property
     def descriptors(self) -> Places:
@@ -77,6 +78,11 @@ class Hub:
     def kept(self) -> Places:
         """All descriptors that are open for clients, but for those of their connections."""
         return self._shared.kept
+
+    @property
+    def refused(self) -> Places:
+        """Those that clients have sent, that are not taken, and that are not closed yet."""
+        return self._shared.refused
 
     def has_descriptor_to_spare(self, user: int) -> bool:
         """Whether one more may be sent to a user's client; those that were read don't count."""
@@ -113,7 +119,7 @@ class Hub:
             stream = SocketStream(sock)
         except OSError as error:
             log.warning("cannot serve a client: %s", error.strerror)
-            sock.close()
+            close_socket(sock)
             monitor.client_came()
             monitor.client_left()
             return
@@ -166,7 +172,7 @@ class Hub:
         if most and pending.of(user) >= most - most // 4:
             oldest = pending.oldest(user)
             if oldest is None:
-                self._limited_log.warn(
+                self._shared.log.warn(
                     "a client was turned away: too many of its user have not negotiated"
                 )
                 return False
@@ -178,7 +184,7 @@ class Hub:
             if oldest is not None and self._is_room_without(oldest, user):
                 oldest.close()
                 return True
-        self._limited_log.warn(
+        self._shared.log.warn(
             "a client was turned away: there are %d, %d of its user, see docs/limits.md",
             *(places.taken, places.of(user)),
         )
@@ -213,7 +219,7 @@ class Hub:
             self._cut_off(each, "too much is held for all clients together")
 
     def _cut_off(self, connection: Connection, reason: str) -> None:
-        self._limited_log.warn(
+        self._shared.log.warn(
             "a client was disconnected: %d bytes were held for it, see --max-held", connection.held
         )
         connection.cut_off(reason)
@@ -221,7 +227,6 @@ class Hub:
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._pending.left(connection)
-        self._places.give_back(connection.session.user)
         connection.session.monitor.client_left()
 
     def disconnect(self, monitor: Monitor) -> None:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from memd.places import SHARE, Places
+from memd.hostmem.sockets import MOST_FDS
+from memd.places import SHARE, Places, operators
 from memd.server.scheduler import FairScheduler
 
 if TYPE_CHECKING:
@@ -31,6 +34,10 @@ read them."""
 OWN = 32
 """Descriptors that are not for clients but for what the daemon opens for itself, a quarter
 of all at most."""
+
+MOST_REFUSED = 32
+"""Descriptors of a user's that were not taken and are not closed yet, from which on no further
+ones are received."""
 
 HELD_OUTPUT = 64 << 20
 """Default of `--max-held-output`: above the high water mark and the largest
@@ -167,8 +174,11 @@ class ConnectionBudget:
             connections: who has all that it may can still connect.
         clients: places for connections.
         descriptors: places for those that clients have left, or have been sent.
+        refused: places for those that clients have sent, that are not taken, and that are not
+            closed yet.
         unread: closed connections whose descriptors have not been read.
         held: bytes held for all of them.
+        log: writes warnings.
         relieve: called when that is too much, or (with True) when there is no memory.
     """
 
@@ -180,12 +190,15 @@ class ConnectionBudget:
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.turns = FairScheduler(loop)
+        self.log = LimitedLog(loop)
         most = os.sysconf("SC_OPEN_MAX")
         most -= min(OWN, most // 4)
         self.opened = Places(most, SHARE)
         self.kept = Places(most - most // 8, SHARE, within=self.opened)
         self.clients = client_places(self.limits, self.opened)
         self.descriptors = descriptor_places(self.limits, self.kept)
+        self.refused = Places(within=self.opened)
+        self._room = most - MOST_FDS
         # A command line has limits, and no loop.
         from memd.server.unread import Unread
 
@@ -196,6 +209,21 @@ class ConnectionBudget:
         self._frozen = 0
         # The objects that it left alone when nothing much was held any more; 0 for none.
         self._left = 0
+
+    def make_room(self) -> None:
+        """Have the system let this process have those of one more message."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        more = min(MOST_FDS, hard - soft)
+        # The system may forbid it: there is that much less for clients.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft + more, hard))
+            self._room += more
+
+    def takes_fds(self, user: int) -> bool:
+        """Whether a user's client may send any, for which there has to be room to receive them."""
+        if self.refused.of(user) >= MOST_REFUSED:
+            return False
+        return self.opened.taken <= self._room or user in operators()
 
     def hold(self, more: int) -> None:
         """Count bytes as held for clients; fewer than 0 as held no more."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic, sleep
 
-from memd.hostmem.sockets import BACKLOG
+from memd.hostmem.sockets import BACKLOG, close_listener, close_socket
 from memd.places import operators
 from memd.server.peer import peer_of
 
@@ -182,7 +182,7 @@ class Listener:
             if peer is not None and peer.uid in operators():
                 self._accepted(client)
             else:
-                client.close()
+                close_socket(client)
             self._keep_spare()
 
     def _keep_spare(self) -> None:
@@ -197,12 +197,13 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
+        # First, so that it is not the last to be closed.
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            close_listener(self._socket)
 
 
 class SocketFile:

@@ -15,9 +15,11 @@ import sys
 import time
 from collections.abc import Callable
 
+from memd.hostmem.sockets import close_socket
 from memd.hostmem.writer import LineWriter
 from memd.places import Places
 from memd.server.peer import user_of
+from memd.server.stream import SocketStream
 
 _PATIENCE = 0.5
 """Seconds that the end waits for what is not in the log yet."""
@@ -93,18 +95,22 @@ class QTestConnection:
         log: QTestLog,
         on_lost: Callable[[QTestConnection], None],
     ) -> None:
-        sock.setblocking(False)
         self._loop = loop
-        self._socket = sock
+        self._stream = SocketStream(sock)
         self._log = log
         self._on_lost = on_lost
+        self._closed = False
         self._buffer = b""
         log.opened()
-        loop.add_reader(sock.fileno(), self._on_readable)
+        loop.add_reader(self._stream.read_fd, self._on_readable)
 
     def _on_readable(self) -> None:
+        if self._stream.brings_fds(LINE_LIMIT):
+            # They are not received, as closing them might wait.
+            self.close()
+            return
         try:
-            data = self._socket.recv(LINE_LIMIT)
+            data, _fds = self._stream.receive(LINE_LIMIT)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -125,16 +131,17 @@ class QTestConnection:
     def _send(self, data: bytes) -> bool:
         """Whether all was sent: answers are short, and a harness waits for each."""
         try:
-            return self._socket.send(data) == len(data)
+            return self._stream.send(data, ()) == len(data)
         except OSError:
             return False
 
     def close(self) -> None:
         """Disconnect the harness."""
-        if self._socket.fileno() < 0:
+        if self._closed:
             return
-        self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
+        self._closed = True
+        self._loop.remove_reader(self._stream.read_fd)
+        self._stream.close()
         self._log.write(b"I", b"CLOSED")
         self._on_lost(self)
 
@@ -165,7 +172,7 @@ class QTest:
         """Serve a harness that is connected, or disconnect it where its user has too many."""
         user = user_of(sock)
         if not self._places.has_free_place(user):
-            sock.close()
+            close_socket(sock)
             return
         self._places.take(user)
         self._connections[QTestConnection(self._loop, sock, self._log, self._lost)] = user

@@ -14,22 +14,21 @@ import select
 import socket
 import stat
 import termios
+from collections.abc import Callable
 from typing import Protocol
+
+from memd.hostmem.sockets import MOST_FDS, close_socket
 
 READ_SIZE = 64 * 1024
 """Bytes asked of the kernel at once. Enough for a burst of 256 pipelined
 commands in one wake-up, and little enough to be fair to other clients: the
 worst of garbage, an error a byte, takes a tenth of a second for as many."""
 
-MAX_FDS = 16
-"""Descriptors taken with one message; QEMU's socket chardev takes as many
-(observed on QEMU 10.0.2), the kernel closes those beyond."""
-
 MUCH = 124 * 1024
 """Bytes asked of the kernel at once for a large message; the C library maps memory of its
 own for what is longer than 128 KiB."""
 
-_ANCILLARY_SIZE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+_ANCILLARY_SIZE = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
 
 
 class Stream(Protocol):
@@ -37,6 +36,9 @@ class Stream(Protocol):
 
     read_fd: int
     write_fd: int
+
+    passes_fds: bool
+    """Whether descriptors come along."""
 
     origin: dict[str, str]
     """Who is at the other end of a network, see `memd.session.Session`."""
@@ -57,6 +59,10 @@ class Stream(Protocol):
             OSError: the stream is broken.
         """
 
+    def brings_fds(self, most: int = READ_SIZE) -> bool:
+        """Whether descriptors would come along with the next so many bytes."""
+        return False
+
     def hung_up(self) -> bool:
         """Whether the peer has closed both directions."""
 
@@ -66,26 +72,33 @@ class Stream(Protocol):
     def shut_down(self) -> None:
         """End both directions; what was sent can be read still."""
 
-    def close(self) -> None:
-        """Close the stream."""
+    def close(self, then: Callable[[], object] | None = None) -> None:
+        """Close the stream, at once or soon.
+
+        Args:
+            then: called once it is closed, in whatever thread.
+        """
 
 
 class SocketStream(Stream):
     """A connected stream socket; descriptors travel on AF_UNIX (unix(7))."""
 
-    __slots__ = ("_passes_fds", "_socket", "origin", "read_fd", "write_fd")
+    __slots__ = ("_socket", "origin", "passes_fds", "read_fd", "write_fd")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._passes_fds = sock.family == socket.AF_UNIX
+        self.passes_fds = sock.family == socket.AF_UNIX
         self.read_fd = self.write_fd = sock.fileno()
-        self.origin: dict[str, str] = {} if self._passes_fds else origin_of(sock)
-        if not self._passes_fds:
+        self.origin: dict[str, str] = {} if self.passes_fds else origin_of(sock)
+        if self.passes_fds:
+            # Urgent data that nobody reads would be dropped, and what comes along with it closed.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        else:
             tune_network(sock)
 
     def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
-        if not self._passes_fds:
+        if not self.passes_fds:
             return self._socket.recv(most), []
         data, ancillary, _flags, _address = self._socket.recvmsg(
             most, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
@@ -99,15 +112,22 @@ class SocketStream(Stream):
         return data, list(fds)
 
     def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
-        if fds and self._passes_fds:
+        if fds and self.passes_fds:
             return socket.send_fds(self._socket, [data], fds)
         return self._socket.send(data)
+
+    def brings_fds(self, most: int = READ_SIZE) -> bool:
+        try:
+            _data, _none, flags, _address = self._socket.recvmsg(most, 0, socket.MSG_PEEK)
+        except OSError:
+            return False
+        return bool(flags & socket.MSG_CTRUNC)
 
     def hung_up(self) -> bool:
         return has_hung_up(self.read_fd)
 
     def unread(self) -> bool:
-        if not self._passes_fds:
+        if not self.passes_fds:
             return False
         # SIOCOUTQ: on UNIX sockets, what is in the peer's queue.
         return any(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
@@ -116,8 +136,8 @@ class SocketStream(Stream):
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def close(self) -> None:
-        self._socket.close()
+    def close(self, then: Callable[[], object] | None = None) -> None:
+        close_socket(self._socket, then)
 
 
 def has_hung_up(fd: int) -> bool:
@@ -149,6 +169,8 @@ class StdioStream(Stream):
     stray print can never get between two answers.
     """
 
+    passes_fds = False
+
     def __init__(self) -> None:
         self.origin: dict[str, str] = {}
         self.read_fd = os.dup(0)
@@ -176,12 +198,14 @@ class StdioStream(Stream):
     def shut_down(self) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, then: Callable[[], object] | None = None) -> None:
         for fd, blocking in self._was_blocking:
             # The terminal's mode is shared with the shell that started us.
             os.set_blocking(fd, blocking)
             os.close(fd)
         self._was_blocking = []
+        if then is not None:
+            then()
 
 
 def is_pollable(fd: int) -> bool:

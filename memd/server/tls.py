@@ -58,6 +58,8 @@ class TLSStream(Stream):
     the same bytes, maybe more of them, as is OpenSSL's own rule.
     """
 
+    passes_fds = False
+
     def __init__(
         self, sock: socket.socket, tls: ssl.SSLObject, into: ssl.MemoryBIO, out: ssl.MemoryBIO
     ) -> None:
@@ -147,7 +149,7 @@ class TLSStream(Stream):
     def hung_up(self) -> bool:
         return has_hung_up(self.read_fd)
 
-    def close(self) -> None:
+    def close(self, then: Callable[[], object] | None = None) -> None:
         if self._socket.fileno() < 0:
             return
         if not self._owed:
@@ -157,6 +159,8 @@ class TLSStream(Stream):
         with contextlib.suppress(OSError):
             self._flush()
         self._socket.close()
+        if then is not None:
+            then()
 
 
 class _Handshake:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from memd.places import Places
 from memd.server.stream import Stream
@@ -47,8 +48,8 @@ class Unread:
             if stream.unread():
                 left.append(each)
             else:
-                stream.close()
-                self._places.give_back(user, count)
+                self._places.give_back(user, count - 1)
+                stream.close(partial(self._places.give_back_soon, user))
         self._kept = left
 
     def _tick(self) -> None:

@@ -34,6 +34,10 @@ QUEUE_LIMIT = 8
 """In-band commands that may wait behind a running one once `oob` is on."""
 
 
+MAX_FDS = 16
+"""Descriptors taken with one message; QEMU's socket chardev takes as many
+(observed on QEMU 10.0.2)."""
+
 MOST_BYTES = 2 << 20
 """Bytes of a message, except of one that carries memory. A secret of 1 MiB in base64 fits;
 no valid path, name or list is longer."""
@@ -152,6 +156,10 @@ class Hub(Protocol):
     @property
     def descriptors(self) -> Places:
         """Descriptors of clients that the daemon holds, or that are on their way to them."""
+
+    @property
+    def refused(self) -> Places:
+        """Those that clients have sent, that are not taken, and that are not closed yet."""
 
     def has_descriptor_to_spare(self, user: int) -> bool:
         """Whether one more may be sent to a user's client."""
@@ -292,15 +300,15 @@ class Session:
         """
         self._close_arrived()
         places, user = self._hub.descriptors, self.user
-        self._refused = not places.has_free_place(user, len(fds))
+        taken, beyond = fds[:MAX_FDS], fds[MAX_FDS:]
+        self._refused = not places.has_free_place(user, len(taken))
         if self._refused or self.monitor.readonly:
-            from memd.hostmem.closing import close
-
-            for fd in fds:
-                close(fd, user=user)
-        else:
-            places.take(user, len(fds))
-            self._arrived = [Descriptor(fd, places, user) for fd in fds]
+            taken, beyond = [], fds
+        places.take(user, len(taken))
+        self._arrived = [Descriptor(fd, places, user) for fd in taken]
+        for fd in beyond:
+            self._hub.refused.take(user)
+            Descriptor(fd, self._hub.refused, user).close()
 
     def take_fd(self) -> Descriptor | None:
         """The first descriptor that came along; the others of its message are closed.

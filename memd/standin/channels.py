@@ -22,6 +22,7 @@ from memd.hostmem.sockets import (
     MOST_ADDRESSES,
     PATIENCE,
     address_of,
+    close_socket,
     connect_tcp,
     connect_unix,
     connect_vsock,
@@ -266,6 +267,10 @@ class Channel:
         made, self._made = self._made, None
         if made is not None:
             made.remove()
+
+    def disconnect(self) -> None:
+        """Close who has come at once; what they have sent and nobody has read is not waited for."""
+        close_socket(socket.socket(fileno=self._fds.pop()))
 
     async def ended(self) -> None:
         """Wait for the end of a command, once it is closed."""

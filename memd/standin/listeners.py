@@ -80,7 +80,7 @@ class Listeners:
                 if come is None:
                     await channel.ready()
                 else:
-                    come.close()
+                    come.disconnect()
                     # Others have theirs, however many come.
                     await Turn()
             await Job(channel.close)

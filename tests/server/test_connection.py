@@ -13,15 +13,16 @@ import pytest
 
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.places import Places
+from memd.places import ANYBODY, Places
 from memd.server import connection as room
 from memd.server.connection import Connection
-from memd.server.limits import ConnectionBudget, Limits
+from memd.server.limits import MOST_REFUSED, ConnectionBudget, Limits
 from memd.server.scheduler import FairScheduler
 from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
 from memd.work import Event, Job, Outcome, Pieces, Resume, Wait
 from tests.descriptors import open_descriptors
+from tests.users import STRANGER
 
 
 class Hub:
@@ -32,7 +33,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.run = 0
-        self.descriptors = Places()
+        self.descriptors = self.refused = Places()
         self.made = 0
         self.ended = 0
         self.stale = False
@@ -420,3 +421,23 @@ async def test_no_memory_for_what_a_client_sent(caplog: pytest.LogCaptureFixture
     assert await served.loop.sock_recv(served.client, 100) == b""
     assert caplog.messages == ["a client was disconnected: there is no memory for what it sent"]
     served.client.close()
+
+
+async def test_descriptors_are_received_where_there_is_room_for_a_messages() -> None:
+    """Else who sends any is disconnected, and nothing of it is closed on the loop."""
+    shared = ConnectionBudget(asyncio.get_running_loop())
+    shared.refused.take(ANYBODY, MOST_REFUSED)
+    before, served = len(open_descriptors()), Served(shared=shared)
+    await served.ask("a")
+    assert await served.read(15) == b'{"return": "a"}'
+    socket.send_fds(served.client, [b"{}"], [0])
+    while not served.lost:
+        await asyncio.sleep(0)
+    served.close()
+    assert len(open_descriptors()) == before
+    shared = ConnectionBudget(asyncio.get_running_loop())
+    assert shared.takes_fds(STRANGER)
+    shared.opened.take(STRANGER, os.sysconf("SC_OPEN_MAX"))
+    assert not shared.takes_fds(STRANGER)
+    # Those who are to get in always are trusted to send what is soon closed.
+    assert shared.takes_fds(os.geteuid())

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from memd.server.stream import MAX_FDS, SocketStream, is_pollable
+from memd.hostmem.sockets import MOST_FDS
+from memd.server.stream import SocketStream, is_pollable
 from tests.descriptors import open_descriptors
 
 
@@ -57,14 +58,20 @@ def test_descriptors_come_with_their_bytes(pair: tuple[SocketStream, socket.sock
     os.close(write)
 
 
-def test_descriptors_beyond_the_limit_leak_nowhere(
+def test_all_descriptors_of_a_message_are_received(
     pair: tuple[SocketStream, socket.socket],
 ) -> None:
+    """Those that there is no room for the kernel would close."""
     stream, theirs = pair
     before = open_descriptors()
-    send_fds(theirs, b"x", [0] * (MAX_FDS + 20))
+    assert not stream.brings_fds()
+    theirs.sendall(b"x")
+    assert not stream.brings_fds()
+    send_fds(theirs, b"x", [0] * MOST_FDS)
+    assert stream.brings_fds()
     _data, fds = stream.receive()
-    assert len(fds) == MAX_FDS
+    assert len(fds) == MOST_FDS
+    assert not stream.brings_fds()
     for fd in fds:
         os.close(fd)
     assert open_descriptors() == before

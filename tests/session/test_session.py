@@ -16,7 +16,7 @@ from memd.errors import QMPError, command_not_found
 from memd.json_types import JSON
 from memd.places import Places
 from memd.session import Monitor, Session
-from memd.session.session import QUEUE_LIMIT
+from memd.session.session import MAX_FDS, QUEUE_LIMIT
 from memd.session.state import NEXT, Phase
 from memd.wire import encode
 from memd.work import Constant, Encoded, Event, Job, Outcome, Pieces, Resume, Start, Wait
@@ -99,6 +99,7 @@ class Backstage:
         self.reason: str | None = None
         self.session: Session | None = None
         self.descriptors = Places(4, apart=())
+        self.refused = Places()
 
     def dispatch(self, session: Session, name: str, args: dict[str, Any], oob: bool) -> JSON:
         self.run.append(name)
@@ -392,7 +393,20 @@ def test_descriptors_beyond_a_users_share_are_closed() -> None:
     assert talk.session.take_fd() is None
     for fd in fds:
         assert not is_open(fd)
-    assert talk.hub.descriptors.taken == 0
+    assert talk.hub.descriptors.taken == talk.hub.refused.taken == 0
+
+
+@pytest.mark.parametrize("count", [MAX_FDS, MAX_FDS + 20])
+def test_of_a_message_so_many_descriptors_are_taken(count: int) -> None:
+    talk = Talk()
+    talk.hub.descriptors = Places()
+    fds = [os.dup(0) for _ in range(count)]
+    talk.session.receive_fds(fds)
+    assert [fd for fd in fds if is_open(fd)] == fds[:MAX_FDS]
+    assert talk.hub.descriptors.taken == MAX_FDS
+    assert talk.hub.refused.taken == 0
+    talk.session.lost()
+    assert not any(map(is_open, fds))
 
 
 @pytest.mark.parametrize("kind", ["constant", "encoded"])
