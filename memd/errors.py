@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from logging import Logger
 
+    from memd.work import Event
+
 GENERIC_ERROR = "GenericError"
 COMMAND_NOT_FOUND = "CommandNotFound"
 DEVICE_NOT_FOUND = "DeviceNotFound"
@@ -38,7 +40,12 @@ class QMPError(Exception):
         hint: what QEMU would print after the message on its standard error;
             kept for the log, never sent (QMP specification, section 2.4.2:
             only `class` and `desc` travel).
+
+    Attributes:
+        events: sent to every negotiated client before the answer.
     """
+
+    events: tuple[Event, ...] = ()
 
     def __init__(
         self, desc: str, error_class: str = GENERIC_ERROR, *, hint: str | None = None
@@ -74,6 +81,15 @@ def refusing(what: str, refusal: Callable[[str], Exception] = QMPError) -> Itera
         yield
     except OSError as error:
         raise refusal(f"{what}: {error.strerror or error}") from None
+
+
+@contextmanager
+def prefixed(what: str) -> Iterator[None]:
+    """A context in which the text of a `QMPError` gets that beginning."""
+    try:
+        yield
+    except QMPError as error:
+        raise QMPError(f"{what}{error.desc}") from None
 
 
 class StartError(Exception):

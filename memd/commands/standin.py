@@ -571,6 +571,7 @@ ACTS = {
     "blockdev-change-medium": "drives.change_medium",
     "eject": "drives.eject",
     "query-block-exports": "exports.query",
+    "x-debug-query-block-graph": "blocks.graph",
     "block-export-add": "exports.add",
     "block-export-del": "exports.delete",
     "nbd-server-start": "exports.start",

@@ -507,6 +507,8 @@ class Session:
             fds, shutdown = result.fds, result.shutdown
             answer = {"return": result.value}
         elif isinstance(result, QMPError):
+            if result.events:
+                self._hub.broadcast(result.events)
             answer = {"error": {"class": result.error_class, "desc": result.desc}}
         else:
             answer = {"return": result}

@@ -64,8 +64,7 @@ class Bitmaps:
         if not name:
             raise QMPError("Bitmap name cannot be empty")
         node = self._blocks.named(args["node"])
-        usual = node.facts.get("cluster-size", _USUAL[-1])
-        granularity = args.get("granularity", min(max(usual, _USUAL[0]), _USUAL[-1]))
+        granularity = args.get("granularity", default_granularity(node))
         if granularity < _FINEST or granularity & (granularity - 1):
             raise QMPError("Granularity must be power of 2 and at least 512")
         if persistent:
@@ -187,6 +186,12 @@ class Bitmaps:
             target.set_bits(merged() if quick else await Job(merged, on=MEMORY, heavy=True))
         finally:
             target.busy = False
+
+
+def default_granularity(node: Node) -> int:
+    """The bytes of which each bit of a node's bitmaps tells, where nothing else is said."""
+    usual: int = node.facts.get("cluster-size", _USUAL[-1])
+    return min(max(usual, _USUAL[0]), _USUAL[-1])
 
 
 def bitmap_of(node: Node, name: str, complaint: str = "Dirty bitmap '{}' not found") -> Bitmap:

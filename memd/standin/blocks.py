@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from memd.compat import Compat
-from memd.errors import QMPError, is_identifier, refusing, reset_meanwhile
+from memd.errors import QMPError, is_identifier, prefixed, refusing, reset_meanwhile
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import FDSETS, encode_path, open_path
@@ -26,6 +28,7 @@ from memd.qapi.hash_order import object_order
 from memd.standin.dirty_bitmap import Bitmap, cut
 from memd.standin.image_locks import (
     NAMES,
+    NO_READ,
     NO_RESIZE,
     NO_WRITE,
     READ,
@@ -78,7 +81,10 @@ REMOTE = (
 )
 """The drivers of images that are elsewhere: nobody is connected to, and they are empty."""
 
-_FILTERS = ("throttle", "copy-on-read")
+_OF_JOBS = {"mirror_top": "backing", "commit_top": "backing", "copy-before-write": "file"}
+"""The filters that block jobs put above nodes, and what such a node is to each."""
+
+_FILTERS = ("throttle", "copy-on-read", *_OF_JOBS)
 
 _OF_ANY_NODE = (
     *("driver", "node-name", "discard", "cache", "read-only", "auto-read-only", "force-share"),
@@ -109,6 +115,19 @@ def check_name(name: str) -> None:
         raise QMPError("Node name too long")
 
 
+_BACKEND, _JOB, _DRIVER = "block-backend", "block-job", "block-driver"
+_TOLD = {
+    READ: "consistent-read",
+    WRITE: "write",
+    REWRITE: "write-unchanged",
+    RESIZE: "resize",
+}
+"""What is done to a node, as QAPI's `BlockPermission`."""
+
+_stamps = itertools.count()
+"""Tells in which order uses of nodes have come."""
+
+
 class Drive:
     """A place for a medium: a device's, or one that waits for a device.
 
@@ -130,6 +149,7 @@ class Drive:
         limits: what is told of the limits of throughput that were set.
         histograms: what is told of how long requests take, where that is asked for.
         counted: what it counts as; None for a device's, which counts itself.
+        stamp: is larger than those of older uses of its node.
     """
 
     counted: Share | None = None
@@ -149,6 +169,7 @@ class Drive:
         self.limits: dict[str, JSON] = {}
         self.histograms: dict[str, JSON] = {}
         self.kept: dict[str, Any] = {}
+        self.stamp = 0
         self.insert(node)
 
     @property
@@ -158,11 +179,8 @@ class Drive:
 
     def insert(self, node: Node | None) -> Node | None:
         """Put a node into it, or nothing; gives the one that was in it."""
-        before, self.node = self.node, node
-        if before is not None:
-            before.drives.remove(self)
+        before = self.move(node)
         if node is not None:
-            node.drives.append(self)
             self.read_only = node.read_only
             # Whether blocks are given up for zeroes is forgotten.
             zeroes = "off" if node.zeroes == "off" else "on"
@@ -171,23 +189,49 @@ class Drive:
             self.writes = node is not None and not node.read_only
         return before
 
+    def move(self, node: Node | None) -> Node | None:
+        """Another node takes the place of its own, whose medium it is still; gives its own."""
+        before, self.node = self.node, node
+        self.stamp = next(_stamps)
+        if before is not None:
+            before.drives.remove(self)
+        if node is not None:
+            node.drives.append(self)
+        return before
+
+
+class JobName(NamedTuple):
+    """A block job: QAPI's `JobType`, and its id."""
+
+    kind: str
+    id: str
+
 
 class Claim:
     """A use of a node that no drive and no other node has; the node stays meanwhile.
 
     Attributes:
-        node: what is used; another one once that takes its place.
+        node: what is used; another one once that takes its place, unless a job has it.
         locks: what the user does to it and denies to others.
+        role: what the node is to the user.
+        job: the job that it is a part of, which keeps commands from the node; None for others.
+        stamp: is larger than those of older uses of its node.
     """
 
-    def __init__(self, node: Node, locks: Locks) -> None:
+    def __init__(
+        self, node: Node, locks: Locks, role: str = "root", job: JobName | None = None
+    ) -> None:
         self.locks = locks
+        self.role = role
+        self.job = job
         self._use(node)
 
     def _use(self, node: Node) -> None:
         self.node = node
+        self.stamp = next(_stamps)
         node.claims.append(self)
-        node.holds.append("Node")
+        if self.job is None:
+            node.holds.append("Node")
 
     def move(self, node: Node) -> None:
         """Another node takes the place of the one that is used."""
@@ -197,7 +241,8 @@ class Claim:
     def end(self) -> None:
         """It is used no more."""
         self.node.claims.remove(self)
-        self.node.holds.remove("Node")
+        if self.job is None:
+            self.node.holds.remove("Node")
 
 
 class _Link:
@@ -213,6 +258,7 @@ class _Link:
     def __set__(self, node: Node, below: Node | None) -> None:
         before = vars(node).get(self._name)
         vars(node)[self._name] = below
+        node.stamps[self._name] = next(_stamps)
         if node.joined:
             if before is not None:
                 before.above.remove(node)
@@ -236,12 +282,18 @@ class Node:
         auto: whether it is opened for reading first, as long as nobody writes.
         child: the node that has its bytes, or None.
         backing: the node that has what this one has not, or None.
+        target: the node that what is overwritten is copied to, or None.
+        stamps: for each of these, a number that is larger than those of older uses.
+        implicit: whether it is a job's filter that is not told where it is used.
+        commits: whether it is above an image that is committed.
+        nameless: of bitmaps without a name, the granularity and the count of each.
+        wrong: why what is below it can't be had, once its file was looked at; None where it can.
+        frozen: how many jobs need it to stand on what it stands on.
         alone: whether it is told to have none, whatever its image names.
         joined: whether it is one of the nodes that there are.
         above: the nodes that are told to stand on it, the first to do so first.
         owned: whether it stays until it is deleted by name.
         follows: whether it came with the one above it, and is written to as that is.
-        job: the kind of the block job that keeps others from it, or None.
         holds: what else uses it, each as an error calls the node then.
         header: a qcow2 image's.
         drives: those that have it as their medium, the oldest first.
@@ -252,10 +304,11 @@ class Node:
         probed: whether it is a raw node whose format was looked for.
         on: what its file is on; see `Job.on`.
         alignments: of memory and of requests, in bytes; those below it count as it is opened.
-        claims: of its exports, and of commands while they write to it.
+        claims: of its exports and jobs, and of commands while they write to it.
         locking: whether its file is locked (QAPI's `OnOffAuto`), None where it is not told.
         unmaps: whether zeroes are written to it by giving up blocks.
         shared: whether other processes may do anything with its file.
+        tells_share: whether it was told to share it or not, and can't be opened anew.
         threshold: the offset beyond which a write would be told, 0 for none.
         bitmaps: its dirty bitmaps by their names, the oldest first.
         stored: the directory of those in its image, once they are read.
@@ -269,13 +322,20 @@ class Node:
 
     child = _Link()
     backing = _Link()
+    target = _Link()
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.driver: str = options["driver"]
+        self.stamps: dict[str, int] = {}
+        self.frozen = 0
+        self.nameless: list[tuple[int, int]] = []
+        self.wrong: QMPError | None = None
+        self.implicit = self.commits = False
         self.claims: list[Claim] = []
         self.locking: str | None = options.get("locking")
         self.unmaps: bool = options.get("discard") == "unmap" and "null" not in self.driver
         self.shared: bool = options.get("force-share", False)
+        self.tells_share = False
         self.wanted: Locks = frozenset()
         self.locked: Locks = frozenset()
         # Its file is not closed while it is being locked.
@@ -294,7 +354,6 @@ class Node:
         self.joined = False
         self.given: Held | None = None
         self.owned = self.follows = False
-        self.job: str | None = None
         self.holds: list[str] = []
         self.header: Header | None = None
         self.drives: list[Drive] = []
@@ -315,12 +374,23 @@ class Node:
     @property
     def below(self) -> list[Node]:
         """The nodes that it stands on."""
-        return [each for each in (self.child, self.backing) if each is not None]
+        return [each for _role, each in self.roles]
+
+    @property
+    def used(self) -> bool:
+        """Whether anything uses it."""
+        return bool(self.claims or self.drives or self.above)
+
+    @property
+    def job(self) -> str | None:
+        """The kind of the block job that keeps others from it, or None."""
+        return next((each.job.kind for each in reversed(self.claims) if each.job), None)
 
     @property
     def roles(self) -> list[tuple[str, Node]]:
         """The same, with what each is to it."""
-        some = (("file", self.child), ("backing", self.backing))
+        first = _OF_JOBS.get(self.driver, "file")
+        some = ((first, self.child), ("backing", self.backing), ("target", self.target))
         return [(role, each) for role, each in some if each is not None]
 
     def join(self) -> None:
@@ -331,12 +401,34 @@ class Node:
 
     def leave(self) -> None:
         """It is there no more, and stands on nothing."""
-        self.child = self.backing = None
+        self.child = self.backing = self.target = None
+
+    def link(self, role: str) -> str:
+        """The name of the link by which it stands on what has that role."""
+        return "_child" if role == _OF_JOBS.get(self.driver, "file") else f"_{role}"
 
     @property
     def file(self) -> Node | None:
         """The node that has the file open."""
         return next((each for each in self.layers() if each.fd >= 0), None)
+
+    def higher(self) -> Iterator[Node]:
+        """The nodes that stand on it, and those that stand on them."""
+        return self._all("above")
+
+    def lower(self) -> Iterator[Node]:
+        """The nodes that it stands on, and those that they stand on."""
+        return self._all("below")
+
+    def _all(self, which: str) -> Iterator[Node]:
+        seen: set[Node] = set()
+        todo: list[Node] = [*getattr(self, which)]
+        while todo:
+            at = todo.pop()
+            if at not in seen:
+                seen.add(at)
+                todo += getattr(at, which)
+                yield at
 
     def layers(self) -> Iterator[Node]:
         """The node, the one that has its bytes, that one's and so on."""
@@ -359,7 +451,13 @@ class Node:
     @property
     def shown_below(self) -> Node | None:
         """The node that is told as its backing node: that of a filter is what it filters."""
-        return self.child if self.driver in _FILTERS else self.backing
+        below = self.child if self.driver in _FILTERS else self.backing
+        return None if below is None else below.told
+
+    @property
+    def told(self) -> Node:
+        """The node itself; of one that is not told where it is used, what it is above."""
+        return next(each for each in self.layers() if not each.implicit)
 
     @property
     def image(self) -> Node:
@@ -382,9 +480,13 @@ class Node:
 
     def set_read_only(self, read_only: bool) -> None:
         """Have it, and the nodes of its file that follow it, written to or not."""
-        for each in self.layers():
-            if each is self or each.follows:
-                each.read_only = read_only
+        for each in self.following():
+            each.read_only = read_only
+
+    def following(self) -> list[Node]:
+        """It, and the nodes of its file that are written to as it is."""
+        below = self.layers()
+        return [next(below), *itertools.takewhile(lambda each: each.follows, below)]
 
     def lock(self, checked: Locks) -> None:
         """Have its file locked as is wanted. May wait; raises as `change_locks`.
@@ -577,11 +679,15 @@ class Blocks:
                 )
             self._take_given(made)
             await Job(lambda: _open(made, self._tree.host.roots), on=waits_for(made))
-        except Exception:
+            for each in made:
+                if each.wrong is not None:
+                    raise each.wrong
+        except Exception as error:
+            refusal = await self._foreseen(made) if isinstance(error, QMPError) else None
             if any(node.fd >= 0 for node in made):
                 await Job(lambda: _close(made), on=waits_for(made), release=True)
             _end(made)
-            raise
+            raise refusal or error from None
         finally:
             self.making.difference_update(named)
         for node in made:
@@ -598,11 +704,32 @@ class Blocks:
             await self.collect(top)
             raise
         top.owned = owned
+        top.tells_share = "force-share" in args
         if top.probed and not top.read_only:
             name = "" if top.child is None else top.child.filename
             # No name of a client's makes a line of its own.
             self.say(_GUESSED.format(printable(name)))
         return top
+
+    async def _foreseen(self, made: list[Node]) -> QMPError | None:
+        """Why nodes that are not there could not be used so; None where their files are missing.
+
+        Who uses them is looked at, and they are locked, before what is in their files is.
+        """
+        if any(each.fd < 0 for each in made if each.driver in FILES):
+            return None
+        for node in made:
+            self._nodes[node.name] = node
+            node.join()
+        try:
+            await self.relock()
+        except QMPError as error:
+            return error
+        finally:
+            for node in made:
+                del self._nodes[node.name]
+                node.leave()
+        return None
 
     def _take_given(self, nodes: list[Node]) -> None:
         """Take the descriptors that nodes name instead of files; raises `QMPError`."""
@@ -767,11 +894,7 @@ class Blocks:
                 node used undoes that, and calls this again.
         """
         wanted = self._wanted()
-        found = {node: error for node in wanted if (error := self._refusal(node, wanted))}
-        for node, error in found.items():
-            if refuse and node not in self._tolerated:
-                raise error
-        self._tolerated = {*found}
+        self._tolerated = self._refuse(wanted) if refuse else {*self._refusals(wanted)}
         # What another command has not locked yet is checked for this one, too.
         changed: dict[Node, Locks] = {}
         for node in self._nodes.values():
@@ -781,6 +904,38 @@ class Blocks:
                 changed[node] = now - node.locked if refuse else frozenset()
         if changed:
             await Job(lambda: _lock(changed), on=waits_for([*changed]), release=not refuse)
+
+    def check_uses(self) -> None:
+        """Raise `QMPError` where a user of a node does what another one denies, which is new."""
+        self._refuse(self._wanted())
+
+    def is_read(self, node: Node) -> bool:
+        """Whether something reads a node."""
+        return READ in self._wanted()[node]
+
+    def protect(self, node: Node) -> None:
+        """Have a node, and the nodes of its file that follow it, read-only, if nobody writes."""
+        layers = node.following()
+        before = [each.read_only for each in layers]
+        for each in layers:
+            each.read_only = True
+        wanted = self._wanted()
+        if any(wanted[each] & {WRITE, REWRITE} for each in layers):
+            for each, was in zip(layers, before, strict=True):
+                each.read_only = was
+
+    def _refusals(self, wanted: dict[Node, Locks]) -> dict[Node, QMPError]:
+        """The nodes that are used as they can't be."""
+        return {node: error for node in wanted if (error := self._refusal(node, wanted))}
+
+    def _refuse(self, wanted: dict[Node, Locks]) -> set[Node]:
+        """Raise `QMPError` for the highest node that is newly used so; gives the others."""
+        found = self._refusals(wanted)
+        new = found.keys() - self._tolerated
+        for node in found:
+            if node in new and not (new & {*node.higher()}):
+                raise found[node]
+        return {*found}
 
     def _wanted(self) -> dict[Node, Locks]:
         """What is done to each node and denied to others, as locks of a file say it."""
@@ -793,22 +948,24 @@ class Blocks:
         while todo:
             at = todo.pop()
             for role, below in at.roles:
-                needs = self._needs(at, role, wanted[at])
+                needs = self._needs(at, role, below, wanted[at])
                 if not needs <= wanted[below]:
                     wanted[below] |= needs
                     todo.append(below)
         return wanted
 
-    def _needs(self, node: Node, role: str, claim: Locks) -> Locks:
+    def _needs(self, node: Node, role: str, below: Node, claim: Locks) -> Locks:
         """What a node does to one below it, and denies to others.
 
         Args:
-            role: what that is to it, "file" or "backing".
+            role: what that is to it.
+            below: that one.
             claim: what those that use the node do and deny.
         """
-        below = node.child if role == "file" else node.backing
         needs: Locks
-        if role == "backing":
+        if node.driver in _OF_JOBS:
+            needs = _needs_of_job(node, role, claim)
+        elif role == "backing":
             needs = claim & {READ} | ({NO_WRITE, NO_RESIZE} if NO_WRITE in claim else set())
         elif node.driver != "qcow2":
             needs = claim
@@ -820,60 +977,107 @@ class Blocks:
             needs = {READ}
         else:
             does = set() if node.read_only else {WRITE, RESIZE, *(claim & {REWRITE})}
-            needs = {READ, NO_WRITE, NO_RESIZE, *does}
-        return needs - {NO_WRITE, NO_RESIZE} if below is not None and below.shared else needs
+            needs = {READ, NO_WRITE, NO_RESIZE, *does, *(claim & {NO_READ})}
+        return needs - {NO_WRITE, NO_RESIZE} if below.shared else needs
+
+    def graph(self, args: object = None) -> dict[str, JSON]:
+        """The value of `x-debug-query-block-graph`: who does what to each node, and shares what."""
+        numbers: dict[object, int] = {}
+        nodes: list[JSON] = []
+        edges: list[JSON] = []
+
+        def number(user: object, kind: str, name: str) -> int:
+            if user not in numbers:
+                numbers[user] = len(numbers) + 1
+                nodes.append({"id": numbers[user], "type": kind, "name": name})
+            return numbers[user]
+
+        wanted = self._wanted()
+        for drive in self.drives:
+            number(drive, _BACKEND, drive.label)
+        for node in self.all():
+            below = number(node, _DRIVER, node.name)
+            for use in self._uses(node, wanted):
+                edges.append(
+                    {
+                        "parent": number(use.user, use.kind, use.name),
+                        "child": below,
+                        "name": use.role,
+                        "perm": [told for does, told in _TOLD.items() if does in use.claim],
+                        "shared-perm": [
+                            told for does, told in _TOLD.items() if does + UNSHARED not in use.claim
+                        ],
+                    }
+                )
+        return {"nodes": nodes, "edges": edges}
 
     def _refusal(self, node: Node, wanted: dict[Node, Locks]) -> QMPError | None:
         """Why those that use a node can't do so together, or None."""
         locks = wanted[node]
-        if any(each in locks and each + UNSHARED in locks for each in (WRITE, RESIZE)):
-            error = _conflict([*self._uses(node, wanted)], node)
+        if any(each in locks and each + UNSHARED in locks for each in NAMES):
+            error = _conflict(self._uses(node, wanted), node)
             if error is not None:
                 return error
         if node.read_only and locks & {WRITE, REWRITE}:
             return QMPError("Block node is read-only")
         return None
 
-    def _uses(self, node: Node, wanted: dict[Node, Locks]) -> Iterator[Use]:
-        """Those that use a node, the youngest of each kind first."""
-        for claim in reversed(node.claims):
-            yield Use("an unnamed block device", "root", claim.locks)
-        for drive in reversed(node.drives):
-            yield Use(f"block device '{drive.label}'", "root", _claim(drive))
-        for above in reversed(self.users(node)):
+    def _uses(self, node: Node, wanted: dict[Node, Locks]) -> list[Use]:
+        """Those that use a node, the youngest first.
+
+        Args:
+            wanted: what is done to each node, see `_wanted`.
+        """
+        uses = [
+            Use(each.stamp, each, _BACKEND, "", each.role, each.locks)
+            if each.job is None
+            else Use(each.stamp, each.job, _JOB, each.job.id, each.role, each.locks)
+            for each in node.claims
+        ]
+        for drive in node.drives:
+            uses.append(Use(drive.stamp, drive, _BACKEND, drive.label, "root", _claim(drive)))
+        for above in self.users(node):
             for role, below in above.roles:
                 if below is node:
-                    needs = self._needs(above, role, wanted[above])
-                    yield Use(f"node '{above.name}'", role, needs)
+                    needs = self._needs(above, role, node, wanted[above])
+                    stamp = above.stamps[above.link(role)]
+                    uses.append(Use(stamp, above, _DRIVER, above.name, role, needs))
+        return sorted(uses, key=attrgetter("stamp"), reverse=True)
 
     def _plan(self, options: dict[str, Any], made: dict[str, Node]) -> Node:
         """A node that is to be; it is added to `made`, after those below that come with it."""
         driver = options["driver"]
         if driver not in (*DRIVERS, PROBED):
             raise QMPError(f"memd has no block driver '{driver}'")
-        name = self._take_name(options.get("node-name"))
-        if name in made:
-            raise QMPError(f"Duplicate nodes with node-name='{name}'")
-        check_options(options)
+        node = Node("", {"cache": {}, **options})
+        # What it has its bytes from is opened before it has a name.
+        if driver not in (*FILES, *REMOTE) and not driver.startswith("null"):
+            node.child = self._plan_below(options["file"], "file", node, node.read_only, made)
         if options.get("force-share") and not options.get("read-only"):
             raise QMPError("force-share=on can only be used with read-only images")
-        node = Node(name, {"cache": {}, **options})
+        check_options(options)
+        name = node.name = self._take_name(options.get("node-name"))
+        if name in made:
+            raise QMPError(f"Duplicate nodes with node-name='{name}'")
         if driver == "throttle":
             node.group = self.group(options["throttle-group"])
         if driver.startswith("null"):
             node.size = _sectors(options.get("size", _NULL_SIZE))
         elif driver in REMOTE:
             node.options = {k: v for k, v in options.items() if k not in _OF_ANY_NODE}
-        elif driver not in FILES:
-            node.child = self._plan_below(options["file"], node, node.read_only, made)
+        elif node.child is not None:
             if driver == "copy-on-read" and node.child.read_only:
                 raise QMPError("Block node is read-only")
             node.offset, node.length = options.get("offset", 0), options.get("size")
-            try:
-                if options.get("backing") is not None:
-                    node.backing = self._plan_below(options["backing"], node, True, made)
-            except QMPError as error:
-                raise QMPError(f"Could not open backing file: {error.desc}") from None
+            told = options.get("backing")
+            if told is not None:
+                # What is wrong with a node that is named is told as it is.
+                where = "Could not open backing file: " if told != name else ""
+                try:
+                    with prefixed(where):
+                        node.backing = self._plan_below(told, "backing", node, True, made)
+                except QMPError as error:
+                    node.wrong = error
         if name in made:
             # One below has taken it.
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
@@ -889,7 +1093,9 @@ class Blocks:
             raise QMPError(f"Throttle group '{name}' does not exist")
         return found
 
-    def _plan_below(self, told: Any, above: Node, read_only: bool, made: dict[str, Node]) -> Node:
+    def _plan_below(
+        self, told: Any, role: str, above: Node, read_only: bool, made: dict[str, Node]
+    ) -> Node:
         if type(told) is dict:
             cache = {**above.cache, **told.get("cache", {})}
             inherited = {
@@ -900,7 +1106,12 @@ class Blocks:
             given = {"read-only": read_only, **inherited, **told, "cache": cache}
             below = self._plan(given, made)
             below.follows = "read-only" not in told
+            below.tells_share = "force-share" in told
             return below
+        if told in made:
+            return made[told]
+        if role == "backing" and told == above.name and self.find(told) is None:
+            raise QMPError(f"Making '{told}' a {role} child of '{told}' would create a cycle")
         return self.named(told)
 
     def _take_name(self, name: str | None) -> str:
@@ -926,11 +1137,17 @@ class Blocks:
             raise QMPError(
                 f"Node '{node.name}' is busy: block device is in use by block job: {node.job}"
             )
-        for each in self.users(node):
-            if each.backing is node:
-                raise QMPError(
-                    f"Node '{node.name}' is busy: node is used as backing hd of '{each.name}'"
-                )
+        above = [each for each in self.users(node) if each.backing is node]
+        if above:
+            youngest = max(above, key=lambda each: each.stamps["_backing"])
+            raise QMPError(
+                f"Node '{node.name}' is busy: node is used as backing hd of '{youngest.name}'"
+            )
+
+    def check_root(self, node: Node) -> None:
+        """Raise `QMPError` where a node above or a block job uses a node."""
+        if node.job is not None or node.above:
+            raise QMPError("Need a root block node")
 
     def set_threshold(self, args: dict[str, Any]) -> None:
         """`block-set-write-threshold`; raises `QMPError`."""
@@ -949,7 +1166,7 @@ class Blocks:
         node = self._nodes.get(name)
         if node is None:
             raise QMPError(f"Failed to find node with node-name='{name}'")
-        if node.job is None and (node.drives or node.holds):
+        if node.drives or node.holds:
             raise QMPError(f"{(*node.holds, 'Node')[0]} {name} is in use")
         self.check_free(node)
         if not node.owned:
@@ -967,7 +1184,7 @@ class Blocks:
         todo = [*nodes]
         while todo:
             at = todo.pop()
-            if at is None or at.owned or at.holds or at.job or at.drives:
+            if at is None or at.owned or at.holds or at.claims or at.drives:
                 continue
             if self.users(at) or self._nodes.get(at.name) is not at:
                 continue
@@ -983,18 +1200,57 @@ class Blocks:
             _end(gone)
         await self.relock(refuse=False)
 
-    def replace(self, old: Node, new: Node) -> None:
-        """Have what uses a node use another one."""
+    def replace(self, old: Node, new: Node, *, same: bool = False) -> None:
+        """Have what uses a node use another one.
+
+        Args:
+            same: whether drives still have the same medium.
+        """
         for drive in [*old.drives]:
-            drive.insert(new)
+            if same:
+                drive.move(new)
+            else:
+                drive.insert(new)
         for claim in [*old.claims]:
-            claim.move(new)
+            if claim.job is None:
+                claim.move(new)
+        # What the new one stands on stays below it.
+        kept = {new, *new.lower()}
         for each in self.users(old):
-            if each is not new and each.child is old:
-                each.child = new
-            if each is not new and each.backing is old:
-                each.backing = new
+            for role, below in each.roles if each not in kept else ():
+                if below is old:
+                    setattr(each, each.link(role)[1:], new)
         self.rename(old, new)
+
+    def put_above(self, node: Node, driver: str, name: str | None, target: Node | None) -> Node:
+        """Make a filter of a job above a node; gives the filter, which nothing uses yet.
+
+        Args:
+            name: its name; None for one that it gets by itself.
+            target: what it copies to, None for nothing.
+
+        Raises:
+            QMPError: no node can have that name.
+        """
+        made = Node(self._take_name(name), {"driver": driver, "cache": {}})
+        made.read_only = driver == "commit_top"
+        made.implicit = name is None and driver != "copy-before-write"
+        made.size, made.alignments = node.size, node.alignments
+        self._nodes[made.name] = made
+        made.child, made.target = node, target
+        made.join()
+        self.rename(made)
+        return made
+
+    def take_out(self, made: Node) -> None:
+        """Have those that use a filter of a job use what is below it; the filter has no part."""
+        if made.child is not None:
+            self.replace(made, made.child, same=True)
+            made.leave()
+
+    def forget(self, made: Node) -> None:
+        """A filter that was taken out is there no more."""
+        del self._nodes[made.name]
 
     def rename(self, *nodes: Node) -> None:
         """Have nodes and those above them be told to be what they are made of now."""
@@ -1038,14 +1294,14 @@ class Blocks:
     async def _resize(self, node: Node, size: int) -> dict[Node, int]:
         """The same, of a node that nobody keeps from it; gives the sizes of those below it."""
         file = node.file
-        if [*node.layers()][-1].driver.startswith("null"):
-            raise QMPError("Image format driver does not support resize")
-        if file is None:
-            raise QMPError(f"memd does not resize images of the format '{node.image.driver}'")
-        if node.read_only or file.read_only:
-            raise QMPError("Image is read-only")
         sizes: dict[Node, int] = {}
         for each in node.layers():
+            if each.read_only:
+                raise QMPError("Image is read-only")
+            if each.driver.startswith("null"):
+                raise QMPError("Image format driver does not support resize")
+            if each.driver in REMOTE:
+                raise QMPError(f"memd does not resize images of the format '{each.driver}'")
             if size > _LONGEST:
                 raise QMPError(f"offset({size}) exceeds maximum({_LONGEST})")
             if each.length is not None:
@@ -1058,6 +1314,9 @@ class Blocks:
         for bitmap in each.bitmaps.values():
             if bitmap.name in stored:
                 bitmap.check_free(changes=True)
+        assert file is not None
+        if file.read_only:
+            raise QMPError("Image is read-only")
 
         def work() -> None:
             if each.header is not None:
@@ -1110,8 +1369,17 @@ class Blocks:
         }
         if node.backing is not None:
             info["backing_file"] = node.backing.filename
-        if node.bitmaps:
-            info["dirty-bitmaps"] = [each.told() for each in reversed(node.bitmaps.values())]
+        bitmaps = [each.told() for each in reversed(node.bitmaps.values())]
+        bitmaps += (
+            {
+                "count": count,
+                "granularity": granularity,
+                **dict.fromkeys(("recording", "busy", "persistent"), False),
+            }
+            for granularity, count in node.nameless
+        )
+        if bitmaps:
+            info["dirty-bitmaps"] = bitmaps
         if self.compat is not Compat.V10_0:
             below = {"file": node.child, "backing": node.backing}
             info["children"] = [
@@ -1168,14 +1436,30 @@ class Use(NamedTuple):
     """A use of a node.
 
     Attributes:
-        by: who uses it, as errors call that.
-        role: what it is to that.
+        stamp: is larger than those of older ones.
+        user: what uses the node.
+        kind: QAPI's `XDbgBlockGraphNodeType` of that.
+        name: of that.
+        role: what the node is to that.
         claim: what that does to it, and denies to others.
     """
 
-    by: str
+    stamp: int
+    user: object
+    kind: str
+    name: str
     role: str
     claim: Locks
+
+    @property
+    def by(self) -> str:
+        """Who uses the node, as errors call that."""
+        match self.kind:
+            case "block-driver":
+                return f"node '{self.name}'"
+            case "block-job":
+                return "{} job '{}'".format(*cast(JobName, self.user))
+        return f"block device '{self.name}'" if self.name else "an unnamed block device"
 
 
 def _conflict(uses: list[Use], node: Node) -> QMPError | None:
@@ -1184,12 +1468,18 @@ def _conflict(uses: list[Use], node: Node) -> QMPError | None:
     Args:
         uses: the youngest first; of those that can't be together they are named.
     """
-    doers = {does: [use for use in uses if does in use.claim][:2] for does in (WRITE, RESIZE)}
+    # Two of each, since nobody is kept from what it denies others.
+    doers = {does: [use for use in uses if does in use.claim][:2] for does in NAMES}
     for denier in uses:
-        for does, some in doers.items():
-            for doer in some if does + UNSHARED in denier.claim else ():
-                if doer is not denier:
-                    return _refused(node, doer, denier)
+        found = [
+            doer
+            for does, some in doers.items()
+            if does + UNSHARED in denier.claim
+            for doer in some
+            if doer is not denier
+        ]
+        if found:
+            return _refused(node, max(found, key=attrgetter("stamp")), denier)
     return None
 
 
@@ -1206,6 +1496,17 @@ def _refused(node: Node, doer: Use, denier: Use) -> QMPError:
         f"Permission conflict on node '{node.name}': permissions '{what}' are both required by"
         f" {one} and unshared by {other}."
     )
+
+
+def _needs_of_job(node: Node, role: str, claim: Locks) -> Locks:
+    """What a filter of a job does to a node below it, and denies to others."""
+    if node.driver == "commit_top":
+        return frozenset()
+    if role == "target":
+        return {WRITE, NO_RESIZE}
+    if node.driver == "copy-before-write" and node.used:
+        return {*claim, READ, NO_WRITE, NO_RESIZE}
+    return {*claim - {READ, NO_WRITE}, NO_RESIZE} if node.commits else claim
 
 
 def check_options(options: dict[str, Any]) -> None:
@@ -1282,6 +1583,8 @@ def printable(text: str) -> str:
 
 def _filename(node: Node) -> str:
     """A file's path, or as JSON all that the node is made of."""
+    if node.implicit or node.driver in _OF_JOBS:
+        return "" if node.child is None else node.child.filename
     below = node.child or node
     if (
         node.driver in _FILTERS
@@ -1305,9 +1608,13 @@ def _is_overridden(node: Node) -> bool:
 
 def _made_of(node: Node) -> dict[str, JSON]:
     """All that decides a node's content."""
+    if node.implicit and node.child is not None:
+        return _made_of(node.child)
     told = {"driver": node.driver, **node.options}
+    if node.target is not None:
+        told["target"] = _made_of(node.target)
     if node.child is not None:
-        told["file"] = _made_of(node.child)
+        told[_OF_JOBS.get(node.driver, "file")] = _made_of(node.child)
     if _is_overridden(node):
         told["backing"] = None if node.backing is None else _made_of(node.backing)
     return {name: told[name] for name in object_order(told)}
@@ -1528,7 +1835,9 @@ def mark(node: Node, fd: int) -> None:
 def read_header(node: Node) -> None:
     """Take over what an image's header tells; in a thread."""
     file = node.file
-    if file is None:
+    # What memd does not read holds zeroes, or another format.
+    layers = [*node.layers()][1:]
+    if file is None or any(each.header is not None or each.offset for each in layers):
         raise QMPError("Image is not in qcow2 format")
     header = _take_header(node, file.fd)
     if header.is_corrupt and not node.read_only:

@@ -405,7 +405,9 @@ class Drives:
         writes = not of_media or drive.follows
         writes = writes and node is not None and not node.read_only
         denies: Locks = {NO_WRITE, NO_RESIZE} if of_media else {NO_WRITE}
-        if flash or values.get("share-rw"):
+        if values.get("share-rw"):
+            denies -= {NO_WRITE}
+        if flash:
             denies = frozenset()
         if drive.node is not node:
             drive.insert(node)
@@ -477,7 +479,7 @@ class Drives:
             if drive.opened is not None:
                 row["tray_open"] = drive.opened
             if drive.node is not None:
-                info = self._blocks.info(drive.node)
+                info = self._blocks.info(drive.node.told)
                 cache = {**info["cache"], "writeback": drive.writeback}
                 row["inserted"] = {**info, "cache": cache, **drive.limits}
             yield row

@@ -108,10 +108,13 @@ class Exports:
         bitmaps = [self._bitmap(node, each, writes) for each in args.get("bitmaps", ())]
         claim = {READ, WRITE, NO_RESIZE} if writes else {READ, NO_RESIZE}
         share = self._blocks.account.charge({**args, "id": id})
+        used = Claim(node, claim - {NO_RESIZE})
         for bitmap in bitmaps:
             bitmap.busy = True
-        self._exports[id] = _Export(name, Claim(node, claim), bitmaps, share)
+        self._exports[id] = _Export(name, used, bitmaps, share)
         try:
+            self._blocks.check_uses()
+            used.locks = claim
             await self._blocks.relock()
         except QMPError:
             if id in self._exports:

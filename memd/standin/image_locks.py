@@ -18,11 +18,16 @@ Locks = Set[int]
 """Bytes of a file that are locked."""
 
 READ, WRITE, REWRITE, RESIZE = 100, 101, 102, 103
-NO_WRITE, NO_RESIZE = 201, 203
+NO_READ, NO_WRITE, NO_RESIZE = 200, 201, 203
 UNSHARED = 100
 """How far the byte that denies something to others is behind the one that does it."""
 
-NAMES = {READ: "consistent read", WRITE: "write", RESIZE: "resize"}
+NAMES = {
+    READ: "consistent read",
+    WRITE: "write",
+    REWRITE: "write unchanged",
+    RESIZE: "resize",
+}
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -71,11 +76,9 @@ def _unlock(fd: int, locks: Locks) -> None:
 
 def _check(fd: int, locks: Locks, path: str) -> None:
     """Raise `QMPError` where another process has a lock that is against one of these."""
-    for does, name in NAMES.items():
-        for byte, against, shared in (
-            (does, does + UNSHARED, ""),
-            (does + UNSHARED, does, "shared "),
-        ):
+    for shared, own, others in (("", 0, UNSHARED), ("shared ", UNSHARED, 0)):
+        for does, name in NAMES.items():
+            byte, against = does + own, does + others
             if byte in locks and (
                 _call(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, against) != fcntl.F_UNLCK
             ):

@@ -11,14 +11,14 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
 from memd.hostmem.paths import encode_path, target
-from memd.standin.bitmaps import Bitmaps, bitmap_of
+from memd.standin.bitmaps import Bitmaps, bitmap_of, default_granularity
 from memd.standin.blocks import (
     DRIVERS,
     Blocks,
@@ -31,8 +31,17 @@ from memd.standin.blocks import (
     waits_for,
 )
 from memd.standin.dirty_bitmap import Bitmap, regrained
-from memd.standin.image_locks import NO_RESIZE, RESIZE, WRITE, change_locks
-from memd.standin.jobs import Jobs, Task
+from memd.standin.image_locks import (
+    NO_READ,
+    NO_RESIZE,
+    NO_WRITE,
+    READ,
+    RESIZE,
+    WRITE,
+    change_locks,
+)
+from memd.standin.job_nodes import JobNodes
+from memd.standin.jobs import Jobs, Task, begun, given_up
 from memd.standin.qcow2 import empty_image
 from memd.work import MEMORY, Event, Job, in_turns
 
@@ -50,7 +59,7 @@ _OF_BITMAP = ("incremental", "bitmap")
 """The modes in which a bitmap tells what is copied."""
 
 _COPIED = 64 << 10
-"""Bytes that a backup copies together."""
+"""Bytes that a backup copies at once, where the target has no larger clusters."""
 
 _MOST_WORKERS = (1 << 31) - 1
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
@@ -72,6 +81,42 @@ class Images:
         self._tree = tree
         self.jobs = Jobs(blocks)
         self.bitmaps = Bitmaps(blocks)
+
+    async def _start(
+        self, id: str, task: Task, args: Args, moved: Sequence[Node]
+    ) -> tuple[Event, ...]:
+        """Start a job whose nodes are put together.
+
+        Args:
+            moved: nodes whose data it would copy.
+
+        Raises:
+            QMPError: it can't be; nothing has changed then.
+        """
+        await self._prepare(id, task, args, moved)
+        try:
+            return await self.jobs.start(id, task, args)
+        except QMPError:
+            assert task.nodes is not None
+            await task.nodes.end()
+            raise
+
+    async def _prepare(self, id: str, task: Task, args: Args, moved: Sequence[Node]) -> None:
+        """Have the nodes of a job used; raises as `_start`."""
+        assert task.nodes is not None
+        events: tuple[Event, ...] = ()
+        try:
+            self.jobs.check(id, args)
+            events = begun(id)
+            await task.nodes.check()
+            events = ()
+            await self._needs_no_copy(moved)
+            if task.bitmap is not None:
+                task.bitmap.check_free()
+        except QMPError as error:
+            await task.nodes.end()
+            error.events = events
+            raise
 
     async def create(self, args: Args) -> tuple[Event, ...]:
         """`blockdev-create`; raises `QMPError` where no job is made of it."""
@@ -119,7 +164,7 @@ class Images:
 
     async def snapshot(self, args: Args) -> None:
         """`blockdev-snapshot`; raises `QMPError`."""
-        await self._append(args["node"], self._blocks.named(args["overlay"]))
+        await self._append(args["node"], lambda: self._blocks.named(args["overlay"]))
 
     async def snapshot_sync(self, args: Args) -> None:
         """`blockdev-snapshot-sync`; raises `QMPError`.
@@ -138,20 +183,26 @@ class Images:
             raise QMPError("New overlay node-name already in use")
         kind = args.get("format", "qcow2")
         made = await self._target(
-            args["snapshot-file"], kind, node.size, args, backing=node, name=overlay
+            *(args["snapshot-file"], kind, node.size, args),
+            backing=node,
+            name=overlay,
+            more={"read-only": node.read_only},
         )
         try:
-            await self._append(node.name, made)
+            await self._append(node.name, lambda: made)
         except QMPError:
             await self._blocks.collect(made)
             raise
         return made
 
-    async def _append(self, name: str, overlay: Node) -> None:
+    async def _append(self, name: str, found: Callable[[], Node]) -> None:
         node = self._blocks.named(name)
         self._blocks.check_free(node)
-        if overlay.drives or overlay.claims or self._blocks.users(overlay) or overlay.job:
+        overlay = found()
+        if self._blocks.is_read(overlay):
             raise QMPError("The overlay is already in use")
+        if overlay.image is not overlay:
+            raise QMPError("Filters cannot be used as overlays")
         if overlay.backing is not None:
             raise QMPError("The overlay already has a backing image")
         if overlay.driver != "qcow2":
@@ -161,7 +212,7 @@ class Images:
         check_depth(node, overlays=1)
         overlay.backing = node
         self._blocks.replace(node, overlay)
-        node.set_read_only(True)
+        self._blocks.protect(node)
         await self._blocks.sync()
 
     async def transaction(self, args: Args) -> tuple[Event, ...]:
@@ -183,16 +234,17 @@ class Images:
                 async for action in in_turns(args["actions"]):
                     await self._act(action["type"], action["data"], done)
             except BaseException:
-                for backup in done.backups.values():
-                    backup.release()
+                for backup in [*done.backups.values()][::-1]:
+                    await backup.release()
                 raise
             finally:
                 for bitmap in done.claimed:
                     bitmap.busy = False
-        except QMPError:
+        except QMPError as error:
             for undo in reversed(done.undos):
                 await undo()
             await self._blocks.collect(*done.made)
+            error.events = (*given_up([*done.backups]), *error.events)
             raise
         for data in done.removals:
             with suppress(QMPError):
@@ -202,12 +254,10 @@ class Images:
         todo = [*done.backups.values()]
         try:
             while todo:
-                backup = todo.pop(0)
-                backup.release()
-                events += await self.backup(backup.args, backup.to)
+                events += await self._run(todo.pop(0))
         finally:
             for backup in todo:
-                backup.release()
+                await backup.release()
             await self._blocks.collect(*done.made)
         return tuple(events)
 
@@ -220,7 +270,7 @@ class Images:
         elif kind == "blockdev-backup":
             await self._claim_backup(data, self._blocks.named(data["target"]), done)
         elif kind == "drive-backup":
-            data, to = await self._new_target(data)
+            data, to = await self._new_target(data, of_backup=True)
             done.made.append(to)
             await self._claim_backup(data, to, done)
         elif kind == "blockdev-snapshot-internal-sync":
@@ -260,22 +310,20 @@ class Images:
         Raises:
             QMPError: there can't be such a backup.
         """
-        id, node, bitmap = self._check_backup(args, to)
-        await self._needs_no_copy(_moved(node, args["sync"], bitmap), node, to)
-        # Another client may have been quicker.
-        id, _node, bitmap = self._check_backup(args, to)
-        if id in done.backups:
-            raise QMPError(f"Job ID '{id}' already in use")
-        done.backups[id] = _Backup(args, to, bitmap)
+        backup = await self._plan_backup(args, to)
+        if backup.id in done.backups:
+            await backup.release()
+            raise QMPError(f"Job ID '{backup.id}' already in use")
+        done.backups[backup.id] = backup
 
     # Jobs
 
     def _source(self, args: Args) -> Node:
         return self._blocks.named(args["device"])
 
-    def _root(self, node: Node) -> Node:
-        if node.job is not None or len(node.holds) > len(node.claims) or self._blocks.users(node):
-            raise QMPError("Need a root block node")
+    def _root(self, args: Args) -> Node:
+        node = self._source(args)
+        self._blocks.check_root(node)
         return node
 
     def _in_chain(self, node: Node, args: Args, what: str) -> Node | None:
@@ -296,7 +344,7 @@ class Images:
         node = self._blocks.find(args["device"])
         if node is None:
             raise device_not_found(f"Device '{args['device']}' not found")
-        self._root(node)
+        self._blocks.check_root(node)
         for name in ("base", "top"):
             if {name, f"{name}-node"} <= args.keys():
                 raise QMPError(f"'{name}-node' and '{name}' are mutually exclusive")
@@ -307,42 +355,62 @@ class Images:
                 raise QMPError(f"'{each.name}' is not in this backing file chain")
         if top is base:
             raise QMPError("cannot commit an image into itself")
-        id = self._id(args)
-        self._check_filter(args)
         active = top.image is node.image
         if active and "backing-file" in args:
             raise QMPError("'backing-file' specified, but 'top' is the active layer")
         upper = [*takewhile(lambda each: each is not base, top.shown())]
-        await self._needs_no_copy(upper, base)
-        overlays = [each for each in self._blocks.users(top) if each.backing is top]
+        for each in (*upper, base):
+            self._check_job(each)
+        if base.image is node.image:
+            raise QMPError("Can't mirror node into itself")
+        id = self._id(args, node)
+        nodes = JobNodes(self._blocks, id, "commit")
+        called = args.get("filter-node-name")
+        nodes.write_to(base)
+        if active:
+            made = nodes.put_above(node, "mirror_top", called)
+            made.commits = True
+            made.nameless.append((default_granularity(base), 0))
+            nodes.claim(made, "main node", {READ, NO_RESIZE})
+            nodes.claim(node, "source", {NO_RESIZE})
+            nodes.use_later(base, {WRITE, NO_RESIZE}, "target")
+        else:
+            made = nodes.put_above(top, "commit_top", called)
+            nodes.claim(node, "main node")
+            nodes.use(top, frozenset())
+            nodes.use_later(base, {READ, WRITE, NO_WRITE, NO_RESIZE}, "base")
+        for each in upper[active:]:
+            nodes.claim(each, "intermediate node", {NO_READ, NO_RESIZE})
+        nodes.freeze(made, *upper)
 
         async def finish(pivots: bool) -> None:
-            for overlay in overlays:
+            if pivots and active:
+                nodes.keep()
+            nodes.finish()
+            for overlay in [each for each in self._blocks.users(top) if each.backing is top]:
                 await self._set_backing(overlay, base, args.get("backing-file"))
             if pivots and active:
-                base.set_read_only(False)
                 self._blocks.replace(top, base)
 
         task = Task(
             "commit",
-            node,
-            (*upper, base),
+            nodes,
             length=0 if active else base.size,
             end="ready" if active else "pending",
             finish=finish,
         )
-        return await self.jobs.start(id, task, args)
+        return await self._start(id, task, args, upper)
 
     async def stream(self, args: Args) -> tuple[Event, ...]:
         """`block-stream`; raises `QMPError`."""
         node = self._source(args)
         if "base" in args and "base-node" in args:
             raise QMPError("'base' and 'base-node' cannot be specified at the same time")
-        for each in (("base", "bottom"), ("bottom", "base-node")):
-            if {*each} <= args.keys():
-                raise QMPError("'{}' and '{}' cannot be specified at the same time".format(*each))
+        for both in (("base", "bottom"), ("bottom", "base-node")):
+            if {*both} <= args.keys():
+                raise QMPError("'{}' and '{}' cannot be specified at the same time".format(*both))
         base = self._in_chain(node, args, "base")
-        if base is not None and (base is node or base not in node.chain()):
+        if base is not None and (base is node or base not in node.shown()):
             raise QMPError(f"Node '{base.name}' is not a backing image of '{node.name}'")
         if "bottom" in args:
             bottom = self._blocks.named(args["bottom"], "")
@@ -357,20 +425,32 @@ class Images:
             base = bottom.backing
         if base is None and "backing-file" in args:
             raise QMPError("backing file specified, but streaming the entire chain")
-        self._check_job(node)
-        id = self._id(args)
-        self._check_filter(args, "Could not create node: ")
+        if base is not None and base.image is node.image:
+            raise QMPError(f"'{base.name}' is not in the backing chain of '{node.name}'")
         between = [*takewhile(lambda each: each is not base, node.chain())][1:]
-        await self._needs_no_copy(between, node)
+        for each in takewhile(lambda each: each is not base, node.shown()):
+            self._check_job(each)
+        id = self._id(args, node)
+        nodes = JobNodes(self._blocks, id, "stream")
+        nodes.write_to(node)
+        made = nodes.put_above(node, "copy-on-read", args.get("filter-node-name"))
+        nodes.use(made, {READ, NO_RESIZE})
+        nodes.claim(made, "main node")
+        nodes.claim(node, "active node", {NO_RESIZE})
+        for each in between:
+            nodes.claim(each, "intermediate node", {NO_WRITE, NO_RESIZE})
+        if between:
+            nodes.freeze(made, node, *between[:-1])
 
         async def finish(pivots: bool) -> None:
+            nodes.finish()
             if node.backing is not None:
                 await self._set_backing(node, base, args.get("backing-file"))
                 node.align()
 
         length = node.size if between else 0
-        task = Task("stream", node, tuple(between), length=length, finish=finish)
-        return await self.jobs.start(id, task, args)
+        task = Task("stream", nodes, length=length, finish=finish)
+        return await self._start(id, task, args, between)
 
     async def mirror(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
         """`blockdev-mirror`; raises `QMPError`.
@@ -378,8 +458,8 @@ class Images:
         Args:
             to: the target, None where the arguments name it.
         """
-        made, to = to is not None, to or self._blocks.named(args["target"])
-        node = self._source(args)
+        node = self._root(args)
+        new, to = to is not None, to or self._blocks.named(args["target"])
         if args["sync"] in _OF_BITMAP:
             raise QMPError(f"Sync mode '{args['sync']}' not supported")
         granularity = args.get("granularity", 0)
@@ -389,30 +469,29 @@ class Images:
             raise QMPError("Parameter 'granularity' expects a power of 2")
         if args.get("buf-size", 0) < 0:
             raise QMPError("Invalid parameter 'buf-size'")
-        if node is to:
-            raise QMPError("Can't mirror node into itself")
+        self._blocks.check_free(node)
+        self._blocks.check_free(to)
         replaced = node
         if "replaces" in args:
-            found = self._blocks.find(args["replaces"])
-            if found is None:
-                raise QMPError(f"Failed to find node with node-name='{args['replaces']}'")
-            replaced = found
-        self._root(node)
-        self._root(to)
-        id = self._id(args)
-        self._check_filter(args)
-        _check_writable(to)
-        await self._needs_no_copy(_moved(node, args["sync"]), node, to)
+            replaced = self._replaced(node, args["replaces"])
+        if node is to:
+            raise QMPError("Can't mirror node into itself")
+        id = self._id(args, node)
+        nodes = JobNodes(self._blocks, id, "mirror")
 
         async def finish(pivots: bool) -> None:
+            nodes.finish()
             if pivots:
                 if args["sync"] != "full" and to.backing is None and to.driver == "qcow2":
                     to.backing = node.image.backing if args["sync"] == "top" else node
+                if replaced.read_only:
+                    self._blocks.protect(to)
                 self._blocks.replace(replaced, to)
                 await self._blocks.collect(replaced)
 
-        fresh = made and args.get("mode") != "existing"
-        zeroed = args["sync"] == "full" and not fresh and not to.unmaps
+        fresh = new and args.get("mode") != "existing"
+        full = args["sync"] == "full" or (args["sync"] == "top" and node.image.backing is None)
+        zeroed = full and not fresh and not to.unmaps
         if zeroed and self._blocks.compat is not Compat.V10_0:
             images = [each.image for each in to.shown()]
             with held([node, to]):
@@ -420,15 +499,41 @@ class Images:
         length, error = node.size if zeroed else 0, None
         if node.size != to.size:
             length, error = 0, "Source and target image have different sizes"
-        task = Task("mirror", node, (to,), length=length, end="ready", finish=finish, error=error)
-        return await self.jobs.start(id, task, args)
+        made = nodes.put_above(node, "mirror_top", args.get("filter-node-name"))
+        made.nameless.append((granularity or default_granularity(to), 0))
+        nodes.claim(made, "main node", {READ, NO_RESIZE})
+        nodes.claim(node, "source", {NO_RESIZE})
+        nodes.use_later(to, {WRITE, NO_READ, NO_WRITE, NO_RESIZE}, "target")
+        task = Task("mirror", nodes, length=length, end="ready", finish=finish, error=error)
+        return await self._start(id, task, args, _moved(node, args["sync"]))
+
+    def _replaced(self, node: Node, name: str) -> Node:
+        """The node whose place a mirror of another one is to take; raises `QMPError`."""
+        found = self._blocks.find(name)
+        if found is None:
+            raise QMPError(f"Failed to find node with node-name='{name}'")
+        self._blocks.check_free(found)
+        if found not in takewhile(lambda each: each is not node.image.child, node.layers()):
+            raise QMPError(
+                f"Cannot replace '{name}' by a node mirrored from '{node.name}', because it cannot"
+                " be guaranteed that doing so would not lead to an abrupt change of visible data"
+            )
+        return found
 
     async def drive_mirror(self, args: Args) -> tuple[Event, ...]:
         """`drive-mirror`; raises `QMPError`."""
-        return await self._with_new_target(self.mirror, args)
+        node = self._root(args)
+        if "replaces" in args:
+            if "node-name" not in args:
+                raise QMPError(
+                    "a node-name must be provided when replacing a named node of the graph"
+                )
+            if self._replaced(node, args["replaces"]).size != node.size:
+                raise QMPError("cannot replace image with a mirror image of different size")
+        return await self._with_new_target(self.mirror, args, of_backup=False)
 
-    def _check_backup(self, args: Args, to: Node) -> tuple[str, Node, Bitmap | None]:
-        """The id, the source and the bitmap of a backup; raises `QMPError` where there is none."""
+    def _check_backup(self, args: Args, to: Node) -> tuple[Node, Bitmap | None]:
+        """The source and the bitmap of a backup; raises `QMPError` where there can't be one."""
         node = self._source(args)
         bitmap = _bitmap_of_backup(node, args)
         if node is to:
@@ -442,11 +547,9 @@ class Images:
             raise QMPError(f"max-workers must be between 1 and {_MOST_WORKERS}")
         if perf.get("max-chunk", 0) < 0:
             raise QMPError("max-chunk must be zero (which means no limit) or positive")
-        self._check_filter(args, "Could not create node: ")
-        _check_writable(to, "Could not create node: ")
         if node.size != to.size:
             raise QMPError("Source and target image have different sizes")
-        return self._id(args), node, bitmap
+        return node, bitmap
 
     async def backup(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
         """`blockdev-backup`; raises `QMPError`.
@@ -455,51 +558,90 @@ class Images:
             to: the target, None where the arguments name it.
         """
         to = to or self._blocks.named(args["target"])
-        id, node, bitmap = self._check_backup(args, to)
-        await self._needs_no_copy(_moved(node, args["sync"], bitmap), node, to)
+        return await self._run(await self._plan_backup(args, to))
+
+    async def _plan_backup(self, args: Args, to: Node) -> _Backup:
+        """Keep what a backup uses from others; raises `QMPError` where there can't be it."""
+        node, bitmap = self._check_backup(args, to)
         end = "running" if args["sync"] == "none" else "pending"
+        unit = max(to.facts.get("cluster-size", 0), _COPIED)
+        whole = -(-node.size // unit) * unit
         if bitmap is not None and args["sync"] in _OF_BITMAP:
             bits, granularity = bitmap.bits, bitmap.granularity
-            dirty = bits and await Job(lambda: regrained(bits, granularity, _COPIED), on=MEMORY)
-            length = dirty.bit_count() * _COPIED
+            dirty = bits and await Job(lambda: regrained(bits, granularity, unit), on=MEMORY)
+            length = dirty.bit_count() * unit
+            # Another client may have been quicker.
+            node, bitmap = self._check_backup(args, to)
         else:
-            length = 0 if args["sync"] == "top" and not _has_all(node) else node.size
+            length = 0 if args["sync"] == "top" and not _has_all(node) else whole
 
         async def finish(pivots: bool) -> None:
             if bitmap is not None and args.get("bitmap-mode") != "never":
                 bitmap.set_bits(0)
 
-        task = Task("backup", to, (node,), length=length, end=end, finish=finish, bitmap=bitmap)
-        return await self.jobs.start(id, task, args)
+        id = self._id(args, node)
+        nodes = JobNodes(self._blocks, id, "backup")
+        name = args.get("filter-node-name")
+        made = nodes.put_above(node, "copy-before-write", name, to)
+        rest = whole if end == "running" else 0
+        made.nameless += ((unit, 0), (unit, rest), (unit, whole))
+        nodes.claim(made, "main node")
+        nodes.claim(to, "target")
+        task = Task("backup", nodes, length=length, end=end, finish=finish, bitmap=bitmap)
+        await self._prepare(id, task, args, _moved(node, args["sync"], bitmap))
+        if bitmap is not None:
+            bitmap.busy = True
+        return _Backup(args, id, task)
+
+    async def _run(self, backup: _Backup) -> tuple[Event, ...]:
+        """Start a backup that was planned; raises `QMPError`."""
+        try:
+            return await self.jobs.start(backup.id, backup.task, backup.args)
+        except QMPError:
+            await backup.release()
+            raise
 
     async def drive_backup(self, args: Args) -> tuple[Event, ...]:
         """`drive-backup`; raises `QMPError`."""
-        return await self._with_new_target(self.backup, args)
+        return await self._with_new_target(self.backup, args, of_backup=True)
 
     async def _with_new_target(
-        self, start: Callable[[Args, Node], Awaitable[tuple[Event, ...]]], args: Args
+        self,
+        start: Callable[[Args, Node], Awaitable[tuple[Event, ...]]],
+        args: Args,
+        *,
+        of_backup: bool,
     ) -> tuple[Event, ...]:
         """Start a job whose target is an image that is made."""
-        args, made = await self._new_target(args)
+        args, made = await self._new_target(args, of_backup=of_backup)
         try:
             return await start(args, made)
         finally:
             await self._blocks.collect(made)
 
-    async def _new_target(self, args: Args) -> tuple[Args, Node]:
-        """Make the target of a job; gives its arguments, and the target."""
-        self._id(args)
+    async def _new_target(self, args: Args, *, of_backup: bool) -> tuple[Args, Node]:
+        """Make the target of a job; gives its arguments, and the target.
+
+        Args:
+            of_backup: whether it is a backup's, and not a mirror's.
+        """
         node = self._source(args)
+        if of_backup:
+            self._check_job(node)
         if args["sync"] == "top" and node.image.backing is None:
             args = {**args, "sync": "full"}
         kind, name = args.get("format", node.driver), args.get("node-name")
         backing = {"top": node.backing, "none": node}.get(args["sync"])
+        alone = {"backing": None} if kind == "qcow2" else {}
         made = await self._target(
             *(args["target"], kind, node.size, args),
             backing=backing,
             name=name,
             moved=_moved(node, args["sync"]),
+            more={"discard": "unmap", "detect-zeroes": "unmap"} if of_backup else alone,
         )
+        if of_backup and args["sync"] == "none" and made.driver == "qcow2":
+            made.backing = node
         return args, made
 
     async def _target(
@@ -512,10 +654,12 @@ class Images:
         backing: Node | None,
         name: str | None,
         moved: Sequence[Node] = (),
+        more: Args | None = None,
     ) -> Node:
         """An image that is made, where it is not there already, and opened.
 
         Args:
+            more: further options of its node.
             moved: nodes whose data a job would copy into it.
 
         Raises:
@@ -524,37 +668,32 @@ class Images:
         if kind not in DRIVERS:
             raise QMPError(f"Unknown file format '{kind}'")
         if args.get("mode", "absolute-paths") != "existing":
-            if kind not in _FORMATS:
+            if kind not in (*_FORMATS, "file"):
                 raise QMPError(f"Format driver '{kind}' does not support image creation")
             options: Args = {"size": size}
             if backing is not None:
-                if kind == "raw":
-                    raise QMPError("Backing file not supported for file format 'raw'")
+                if kind != "qcow2":
+                    raise QMPError(f"Backing file not supported for file format '{kind}'")
                 options |= {"backing-file": backing.filename, "backing-fmt": backing.driver}
             await self._needs_no_copy(moved)
-            if kind == "raw":
+            if kind != "qcow2":
                 await self._make(path, size)
             else:
                 await self._make(path, 0, empty_image(options))
         named = {} if name is None else {"node-name": name}
         below = {"driver": "file", "filename": path}
-        return await self._blocks.add({"driver": kind, **named, "file": below}, owned=False)
-
-    def _check_filter(self, args: Args, what: str = "") -> None:
-        """Raise `QMPError` where the node that a job has above its source can't be named so."""
-        if "filter-node-name" in args:
-            try:
-                self._blocks.check_new(args["filter-node-name"])
-            except QMPError as error:
-                raise QMPError(f"{what}{error.desc}") from None
+        own = below if kind == "file" else {"driver": kind, "file": below}
+        told = {**own, **named, **(more or {})}
+        return await self._blocks.add(told, owned=False)
 
     def _check_job(self, node: Node) -> None:
         if node.job is not None:
             self._blocks.check_free(node)
 
-    def _id(self, args: Args) -> str:
-        id: str = args.get("job-id", "")
-        self.jobs.check(id, args)
+    def _id(self, args: Args, node: Node) -> str:
+        """The id of a job; that of a node's drive where the arguments have none."""
+        names = [each.name for each in reversed(node.drives) if each.name]
+        id: str = args.get("job-id", (*names, "")[0])
         return id
 
     async def _needs_no_copy(self, moved: Sequence[Node], *others: Node) -> None:
@@ -575,9 +714,7 @@ class Images:
 
     async def change_backing(self, args: Args) -> None:
         """`change-backing-file`; raises `QMPError`."""
-        node = self._source(args)
-        if self._blocks.users(node):
-            raise QMPError("Need a root block node")
+        node = self._root(args)
         image, to = self._blocks.named(args["image-node-name"], ""), args["backing-file"]
         if image.shown_below is None:
             raise QMPError("not allowing backing file change on an image without a backing file")
@@ -628,22 +765,25 @@ class Images:
         await self._blocks.collect(old)
 
 
-class _Backup:
-    """A backup of a transaction, which keeps others from its target and bitmap until it starts."""
+class _Backup(NamedTuple):
+    """A backup that keeps others from what it uses, and has not started.
 
-    def __init__(self, args: Args, to: Node, bitmap: Bitmap | None) -> None:
-        self.args = args
-        self.to = to
-        self._bitmap = bitmap
-        to.job = "backup"
-        if bitmap is not None:
-            bitmap.busy = True
+    Attributes:
+        args: the command's.
+        id: the job's.
+        task: what it does.
+    """
 
-    def release(self) -> None:
-        """Keep nobody from them any more."""
-        self.to.job = None
-        if self._bitmap is not None:
-            self._bitmap.busy = False
+    args: Args
+    id: str
+    task: Task
+
+    async def release(self) -> None:
+        """Keep nobody from anything any more."""
+        if self.task.bitmap is not None:
+            self.task.bitmap.busy = False
+        assert self.task.nodes is not None
+        await self.task.nodes.end()
 
 
 class _Done:
@@ -692,12 +832,6 @@ def _bitmap_of_backup(node: Node, args: Args) -> Bitmap | None:
             f" '{sync}'"
         )
     return bitmap
-
-
-def _check_writable(node: Node, what: str = "") -> None:
-    """Raise `QMPError` where nothing may be written to a node."""
-    if any(each.read_only for each in node.layers()):
-        raise QMPError(f"{what}Block node is read-only")
 
 
 def _moved(node: Node, sync: str, bitmap: Bitmap | None = None) -> list[Node]:

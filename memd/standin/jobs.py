@@ -15,8 +15,9 @@ from memd.work import Command, Event
 
 if TYPE_CHECKING:
     from memd.places import Share
-    from memd.standin.blocks import Blocks, Node
+    from memd.standin.blocks import Blocks
     from memd.standin.dirty_bitmap import Bitmap
+    from memd.standin.job_nodes import JobNodes
 
 _LONGEST_ERROR = 1024
 """Characters of why a job has failed."""
@@ -41,8 +42,7 @@ class Task(NamedTuple):
 
     Attributes:
         kind: QAPI's `JobType`.
-        busy: the node that it keeps others from, or None.
-        held: the nodes that it uses besides.
+        nodes: those that it uses, or None.
         length: what there is to do.
         end: "ready" where a client completes it, "running" where one cancels it, or
             "pending" where it ends by itself.
@@ -52,18 +52,27 @@ class Task(NamedTuple):
     """
 
     kind: str
-    busy: Node | None = None
-    held: tuple[Node, ...] = ()
+    nodes: JobNodes | None = None
     length: int = 0
     end: str = "pending"
     finish: Finish | None = None
     error: str | None = None
     bitmap: Bitmap | None = None
 
-    @property
-    def called(self) -> str:
-        """The word of errors for the nodes that it uses: a backup has a filter above its source."""
-        return "Block device" if self.kind == "backup" else "Node"
+
+def given_up(ids: list[str]) -> tuple[Event, ...]:
+    """What is told of jobs that were made, the first one first, and can't start."""
+    told = [(id, "created") for id in ids]
+    for id in reversed(ids):
+        told += ((id, status) for status in ("aborting", "concluded", "null"))
+    return tuple(Event("JOB_STATUS_CHANGE", {"status": status, "id": id}) for id, status in told)
+
+
+def begun(id: str) -> tuple[Event, ...]:
+    """What is told of a job that was made and can't start."""
+    return tuple(
+        Event("JOB_STATUS_CHANGE", {"status": status, "id": id}) for status in ("created", "null")
+    )
 
 
 class _Job:
@@ -144,10 +153,6 @@ class Jobs:
         self._blocks.check_open()
         share = self._blocks.account.charge({"id": id, **args})
         job = self._jobs[id] = _Job(id, task, args, share)
-        if task.busy is not None:
-            task.busy.job = task.kind
-        for node in task.held:
-            node.holds.append(task.called)
         if task.bitmap is not None:
             task.bitmap.busy = True
         job.go("running")
@@ -195,26 +200,30 @@ class Jobs:
         job.ends = True
         job.go("concluded")
         task = job.task
-        if task.busy is not None:
-            task.busy.job = None
-        for node in task.held:
-            node.holds.remove(task.called)
         if task.bitmap is not None:
             task.bitmap.busy = False
-        await self._blocks.collect(task.busy, *task.held)
+        if task.nodes is not None:
+            task.nodes.finish()
+            # A stream keeps commands from its nodes until it is dismissed.
+            if task.kind == "stream" and job.keeps_result:
+                await self._blocks.relock(refuse=False)
+            else:
+                await task.nodes.end()
         job.ends = False
         if not job.keeps_result:
-            self._remove(job)
+            await self._remove(job)
 
     def close(self) -> None:
         """Count none any more."""
         for job in self._jobs.values():
             job.counted.end()
 
-    def _remove(self, job: _Job) -> None:
+    async def _remove(self, job: _Job) -> None:
         job.go("null")
         del self._jobs[job.id]
         job.counted.end()
+        if job.task.nodes is not None:
+            await job.task.nodes.end()
 
     def _find(self, id: str, verb: str, *, block: bool) -> _Job:
         job = self._jobs.get(id)
@@ -256,7 +265,7 @@ class Jobs:
             case "finalize":
                 await self._finish(job)
             case "dismiss":
-                self._remove(job)
+                await self._remove(job)
         return _taken(job)
 
     async def _resume(self, job: _Job) -> None:

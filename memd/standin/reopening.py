@@ -6,7 +6,6 @@ Rules and texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, refusing
@@ -119,8 +118,12 @@ class Reopening:
                 f"Block format '{node.driver}' used by node '{node.name}' does not support"
                 " reopening files"
             )
-        _check_fixed(node, told)
+        fixed = _check_kept(node, told)
         check_options(told)
+        if told.get("backing") is not None and node.driver != "qcow2":
+            raise QMPError(
+                f"Driver '{node.driver}' of node '{node.name}' does not support backing files"
+            )
         read_only = told.get("read-only", False)
         cache = {"direct": False, "no-flush": False, **told.get("cache", {})}
         new = changes[node] = {
@@ -130,8 +133,17 @@ class Reopening:
             "zeroes": told.get("detect-zeroes", "off"),
             "unmaps": told.get("discard") == "unmap" and "null" not in node.driver,
         }
-        if node.child is None:
+        self._plan_below(node, told, new, changes)
+        for name in _OWN:
+            if name in told and name not in _MUTABLE.get(node.driver, ()):
+                if told[name] != fixed.get(name):
+                    raise QMPError(f"Cannot change the option '{name}'")
+
+    def _plan_below(self, node: Node, told: Args, new: Args, changes: Changes) -> None:
+        """Have a node stand on what it is told to; raises `QMPError`."""
+        if node.child is None or "file" not in told:
             return
+        read_only, cache = new["read_only"], new["cache"]
         inherited = {"read-only": read_only, "auto-read-only": new["auto"], "discard": "unmap"}
         child = self._below(node, "file", told["file"], inherited, cache, changes)
         if child is not node.child:
@@ -176,11 +188,11 @@ class Reopening:
         assert found is not None
         if found is now:
             if not now.owned and (role == "file" or type(told) is dict):
-                own = told if type(told) is dict else {"driver": now.driver, **now.options}
+                own = told if type(told) is dict else _told(now)
                 given = {**inherited, **own, "cache": {**cache, **own.get("cache", {})}}
                 self._plan_one(now, given, changes)
             return now
-        if node in _all_below(found):
+        if node in (found, *found.lower()):
             raise QMPError(
                 f"Making '{found.name}' a {role} child of '{node.name}' would create a cycle"
             )
@@ -188,37 +200,33 @@ class Reopening:
         return found
 
 
+def _told(node: Node) -> Args:
+    """The options of a node that stays as it is."""
+    below = {role: each.name for role, each in node.roles}
+    return {"driver": node.driver, **node.options, **below}
+
+
 def _check_frozen(node: Node, now: Node | None, role: str) -> None:
     """Raise `QMPError` where a block job needs what a node stands on now."""
-    above = {node}
-    todo = [node]
-    while todo:
-        more = {*todo.pop().above} - above
-        above |= more
-        todo += more
-    if now is None or "Node" not in now.holds:
-        return
-    if any(each.job in ("commit", "stream") for each in above):
-        if node.job == "stream" or "Node" in node.holds:
-            raise QMPError(f"Cannot change frozen '{role}' link from '{node.name}' to '{now.name}'")
+    if now is not None and now.implicit:
         raise QMPError(f"Cannot replace implicit {role} child of {node.name}")
+    if now is not None and node.frozen:
+        raise QMPError(f"Cannot change frozen '{role}' link from '{node.name}' to '{now.name}'")
 
 
-def _check_fixed(node: Node, told: Args) -> None:
-    """Raise `QMPError` where an option would change that can't."""
+def _check_kept(node: Node, told: Args) -> Args:
+    """The options of a node that can't change; raises `QMPError` where one is not told again."""
     fixed = {"driver": node.driver, **node.options}
     if node.locking is not None:
         fixed["locking"] = node.locking
-    if node.shared:
+    if node.tells_share:
         # It is never the same, whatever it is told to be.
         fixed["force-share"] = None
     mutable = _MUTABLE.get(node.driver, ())
     for name in fixed:
         if name not in told and name not in mutable:
             raise QMPError(f"Option '{name}' cannot be reset to its default value")
-    for name in _OWN:
-        if name in told and name not in mutable and told[name] != fixed.get(name):
-            raise QMPError(f"Cannot change the option '{name}'")
+    return fixed
 
 
 def _take(fds: dict[Node, int]) -> None:
@@ -277,15 +285,3 @@ def _is_written(node: Node, was_read_only: bool = False) -> bool:
         for above in node.above
         if above.child is node
     )
-
-
-def _all_below(node: Node) -> Iterator[Node]:
-    """A node and all that it stands on."""
-    seen = {node}
-    todo = [node]
-    while todo:
-        at = todo.pop()
-        yield at
-        more = [each for each in at.below if each not in seen]
-        seen.update(more)
-        todo += more

@@ -81,8 +81,7 @@ class Snapshots:
 
     def _root(self, name: str) -> Node:
         node = self._blocks.named(name)
-        if self._blocks.users(node):
-            raise QMPError("Need a root block node")
+        self._blocks.check_root(node)
         return node
 
     # Of the machine

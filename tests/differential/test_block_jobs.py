@@ -33,7 +33,7 @@ def run(pair: Pair, steps: Sequence[Step]) -> None:
 
 def _run(pair: Pair, command: str, arguments: Any) -> None:
     what = f"{command} {arguments}"
-    pair.same(what, lambda side: _answer(side.ask(command, arguments)))
+    pair.same(what, lambda side: answer(side.ask(command, arguments)))
     wanted = pair.subject.take_events()
     seen: list[Any] = []
 
@@ -49,18 +49,18 @@ def _run(pair: Pair, command: str, arguments: Any) -> None:
 _VARIES = ("actual-size", "wr_highest_offset")
 
 
-def _answer(value: Any) -> Any:
+def answer(value: Any) -> Any:
     """An answer without names that nodes get by themselves, and what a file system decides.
 
     How far a file was written to counts in QEMU what it wrote when it made an image.
     """
     if isinstance(value, list):
-        answers = [_answer(each) for each in value]
+        answers = [answer(each) for each in value]
         # The harness has sorted objects by the names that vary.
         return sorted(answers, key=exact) if answers and isinstance(answers[0], dict) else answers
     if not isinstance(value, dict):
         return value
-    found = {name: _answer(each) for name, each in value.items() if name not in _VARIES}
+    found = {name: answer(each) for name, each in value.items() if name not in _VARIES}
     if str(found.get("node-name", "")).startswith("#block"):
         found["node-name"] = "#block"
     return found
@@ -318,8 +318,8 @@ def test_snapshots_go_with_the_device(directory: Path, depth: int) -> None:
             assert side.monitor.execute("device_del", {"id": "hd"}) == {"return": {}}
             side.monitor.read_event("DEVICE_DELETED")
         # QEMU closes a device a little after the event that says so.
-        nodes = _answer(pair.subject.ask(*NODES))
-        assert settle(lambda: _answer(pair.reference.ask(*NODES)), nodes.__eq__, PATIENCE) == nodes
+        nodes = answer(pair.subject.ask(*NODES))
+        assert settle(lambda: answer(pair.reference.ask(*NODES)), nodes.__eq__, PATIENCE) == nodes
         run(pair, [*deletions, NODES])
 
 
