@@ -7,12 +7,9 @@ has to be sent.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import math
 import os
-import struct
-import termios
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -246,24 +243,8 @@ class FaultyConnection(Connection):
         looks = calm = 0
         while calm < _CALM:
             looks += 1
-            calm = 0 if unread(self.fileno()) else calm + 1
+            calm = 0 if self._stream and self._stream.unread() else calm + 1
             yield 0 if calm or looks < _GLANCES else _PAUSE
-
-
-def unread(fd: int) -> int:
-    """Bytes that the other end of a UNIX socket has not read; of others, 0 where it can't be told.
-
-    For UNIX sockets SIOCOUTQ (unix(7)) counts what is held for the reader, with
-    the kernel's own bookkeeping; what matters here is only whether it is 0.
-    """
-    if fd < 0:
-        return 0
-    try:
-        answer = fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0")
-    except OSError:
-        return 0
-    count: int = struct.unpack("i", answer)[0]
-    return count
 
 
 def rewritten(data: bytes, spec: Spec) -> bytes:

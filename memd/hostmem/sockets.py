@@ -392,7 +392,7 @@ def host_and_port(host: str, port: str | int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def has_hung_up(fd: int, *, half: bool) -> bool:
+def has_hung_up(fd: int, *, half: bool = False) -> bool:
     """Whether the other end of a connection is gone; nothing is read. Does not wait.
 
     Args:

@@ -17,7 +17,7 @@ import termios
 from collections.abc import Callable
 from typing import Protocol
 
-from memd.hostmem.sockets import MOST_FDS, close_socket
+from memd.hostmem.sockets import MOST_FDS, close_socket, ends_of, has_hung_up
 
 READ_SIZE = 64 * 1024
 """Bytes asked of the kernel at once. Enough for a burst of 256 pipelined
@@ -140,13 +140,6 @@ class SocketStream(Stream):
         close_socket(self._socket, then)
 
 
-def has_hung_up(fd: int) -> bool:
-    """Whether the peer of a socket has closed both directions."""
-    poll = select.poll()
-    poll.register(fd, 0)
-    return any(flags & (select.POLLHUP | select.POLLERR) for _fd, flags in poll.poll(0))
-
-
 def tune_network(sock: socket.socket) -> None:
     """Have a connection over a network send at once, and end when its peer has vanished."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -156,8 +149,6 @@ def tune_network(sock: socket.socket) -> None:
 
 def origin_of(sock: socket.socket) -> dict[str, str]:
     """The address at the other end of a TCP connection, if it is still there."""
-    from memd.hostmem.sockets import ends_of
-
     ends = ends_of(sock)
     return {} if ends is None else {"address": ends[1]}
 

@@ -15,9 +15,10 @@ import ssl
 from collections.abc import Callable
 
 from memd.errors import QMPError
+from memd.hostmem.sockets import has_hung_up
 from memd.places import Places
 from memd.server.peer import user_of
-from memd.server.stream import READ_SIZE, Stream, has_hung_up, origin_of, tune_network
+from memd.server.stream import READ_SIZE, Stream, origin_of, tune_network
 
 log = logging.getLogger("memd")
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from memd.faulty.connection import rewritten, told_event, unread
+from memd.faulty.connection import rewritten, told_event
+from memd.server.stream import SocketStream
 from memd.testing import Server
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, Died
@@ -62,7 +63,7 @@ def test_answers_in_one_packet(server: Server, connect: Connect) -> None:
     for _ in range(2):
         client.send(b'{"execute": "query-name"}')
     # The daemon has read that, has had its turn after it, and sent nothing.
-    assert settle(lambda: unread(client.socket.fileno()), lambda now: now == 0) == 0
+    assert not settle(SocketStream(client.socket).unread, lambda now: not now)
     other.execute("query-status")
     client.socket.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -296,14 +297,12 @@ def test_descriptors_go_with_what_is_sent_and_stay_nowhere(
 def test_the_kernel_tells_what_was_not_read() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert unread(ours.fileno()) == 0
+        stream = SocketStream(ours)
+        assert not stream.unread()
         ours.send(b"x")
-        assert unread(ours.fileno()) > 0
+        assert stream.unread()
         theirs.recv(1)
-        assert unread(ours.fileno()) == 0
-    assert unread(-1) == 0
-    with open(os.devnull) as file:
-        assert unread(file.fileno()) == 0
+        assert not stream.unread()
 
 
 def test_bytes_as_told() -> None:
