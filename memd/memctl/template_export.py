@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from memd.memctl.context import Context
+from memd.memctl.context import Context, absolute
 from memd.memctl.progress import Bar
 
 
@@ -24,9 +23,9 @@ def prepare(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, arguments: argparse.Namespace) -> None:
     """Export it."""
-    told = {"name": arguments.name, "filename": os.path.abspath(arguments.file)}
+    told = {"name": arguments.name, "filename": absolute(arguments.file)}
     if arguments.devices is not None:
-        told["devices"] = os.path.abspath(arguments.devices)
+        told["devices"] = absolute(arguments.devices)
     left = f"{told['filename']} will be there"
     with context.connect() as client, Bar(arguments.name, "exporting", client, left=left):
         client.execute("x-template-export", told)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 
 from memd.client import Client
 from memd.errors import QMPError
 from memd.json_types import JSONObject
-from memd.memctl.context import FAILED, OK, USAGE, Context, Trouble
+from memd.memctl.context import FAILED, OK, USAGE, Context, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.sizes import PAGE, size
 from memd.sizes import rounded
@@ -58,7 +57,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.uri:
         request["uri"] = arguments.uri
     if arguments.qmp:
-        request["qmp"] = os.path.abspath(arguments.qmp)
+        request["qmp"] = absolute(arguments.qmp)
     if arguments.page_size:
         request["page-size"] = arguments.page_size
     with context.connect() as client:

@@ -286,7 +286,12 @@ def test_a_directory_that_is_gone(memctl: Memctl, tmp_path: Path) -> None:
     os.chdir(place)
     place.rmdir()
     try:
-        for words in (["save", "m", "file"], ["template", "make", "file", "--size", "1M"]):
+        for words in (
+            ["save", "m", "file"],
+            ["template", "make", "file", "--size", "1M"],
+            ["template", "export", "t", "file"],
+            ["template", "serve", "t", "--qmp", "file"],
+        ):
             assert memctl.error(*words) == (
                 "the current directory is gone, so there is no 'file' in it"
             )
