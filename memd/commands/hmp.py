@@ -12,7 +12,7 @@ from types import CoroutineType
 from typing import Any
 
 from memd import __version__
-from memd.commands import hmp_info, hmp_plug, hmp_registers, qom
+from memd.commands import hmp_info, hmp_plug, hmp_registers, idle, qom
 from memd.commands.daemon import Daemon, standin_of
 from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described, words
 from memd.compat import Compat
@@ -320,6 +320,7 @@ _SUBJECTS: tuple[_Entry, ...] = (
     ("blockstats", "", "show statistics of drives", hmp_registers.info_blockstats),
     ("chardev", "", "show the character devices", hmp_info.info_chardev),
     ("cpus", "", "show infos for each CPU", hmp_info.info_cpus),
+    ("history", "", "show what was typed before", lambda daemon, args: []),
     (
         "hotpluggable-cpus",
         "",
@@ -356,6 +357,7 @@ _SUBJECTS: tuple[_Entry, ...] = (
     ),
     ("mice", "", "show which mouse receives events", hmp_registers.info_mice),
     ("name", "", "show the current VM name", _info_name),
+    ("opcount", "", "show a count of instructions", lambda daemon, args: [idle.NO_PROFILER]),
     ("pci", "", "show PCI info", hmp_info.info_pci),
     ("qom-tree", "path:s?", "show QOM composition tree", hmp_info.info_qom_tree),
     ("ramblock", "", "show the RAM blocks of backends", hmp_info.info_ramblock),

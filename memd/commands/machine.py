@@ -128,6 +128,6 @@ def system_reset(daemon: Daemon, args: JSONObject) -> JSON:
 
 def system_wakeup(daemon: Daemon, args: JSONObject) -> JSON:
     """`system_wakeup`: raise `QMPError`, as no guest is suspended."""
-    if daemon.machine.config.type == "none":
+    if not daemon.config.machine.has_power_management:
         raise QMPError("wake-up from suspend is not supported by this guest")
     raise QMPError("Unable to wake up: guest is not in suspended state")

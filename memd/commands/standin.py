@@ -18,6 +18,7 @@ from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
 from memd.commands.hmp_info import info_numa, info_ramblock, query_pci
 from memd.commands.hmp_registers import query_virtio
+from memd.commands.idle import IDLE
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
@@ -589,6 +590,7 @@ ACTS = {
     "blockdev-snapshot-internal-sync": "snapshots.make_of_node",
     "blockdev-snapshot-delete-internal-sync": "snapshots.delete_of_node",
     "change-backing-file": "images.change_backing",
+    "x-blockdev-change": "blocks.change_child",
     "block-commit": "images.commit",
     "block-stream": "images.stream",
     "blockdev-mirror": "images.mirror",
@@ -611,6 +613,7 @@ def _verb(command: str) -> Act:
 _VERBS = ("pause", "resume", "cancel", "complete", "finalize", "dismiss")
 
 REGISTERS: dict[str, Handler] = {
+    **IDLE,
     **{name: _register(attrgetter(place)) for name, place in ACTS.items()},
     "send-key": _register(lambda its: lambda args: None),
     "set_password": _register(lambda its: lambda args: _display(its, args).set_password(args)),

@@ -1252,6 +1252,21 @@ class Blocks:
         """A filter that was taken out is there no more."""
         del self._nodes[made.name]
 
+    def change_child(self, args: dict[str, Any]) -> None:
+        """`x-blockdev-change`: raise `QMPError`, as no node of these drivers takes further ones."""
+        parent = self.named(args["parent"])
+        child, node = args.get("child"), args.get("node")
+        if child is not None and node is not None:
+            raise QMPError("The parameters child and node are in conflict")
+        if child is None and node is None:
+            raise QMPError("Either child or node must be specified")
+        if child is not None and child not in dict(parent.roles):
+            raise QMPError(f"Node '{parent.name}' does not have child '{child}'")
+        if node is not None and self.find(node) is None:
+            raise QMPError(f"Node '{node}' not found")
+        what = "removing" if node is None else "adding"
+        raise QMPError(f"The node {parent.name} does not support {what} a child")
+
     def rename(self, *nodes: Node) -> None:
         """Have nodes and those above them be told to be what they are made of now."""
         todo = [*nodes]

@@ -29,7 +29,7 @@ _LONGEST = 255
 def check(args: dict[str, Any], compat: Compat) -> None:
     """Raise `QMPError` for what QEMU refuses of a `user` backend.
 
-    `guestfwd`, and what `smb` names, are not looked at.
+    The character devices of `guestfwd`, and what `smb` names, are not looked at.
     """
     uses_4, uses_6 = args.get("ipv4"), args.get("ipv6")
     # Who names one kind alone has that one alone.
@@ -46,6 +46,8 @@ def check(args: dict[str, Any], compat: Compat) -> None:
     _check_names(args)
     for each in args.get("hostfwd", ()):
         _check_forwarding(each["str"], compat)
+    for each in args.get("guestfwd", ()):
+        _check_guest_forwarding(each["str"], args)
 
 
 def told_network(options: dict[str, Any]) -> str:
@@ -148,6 +150,24 @@ def _check_forwarding(rule: str, compat: Compat) -> None:
 def _is_address(text: str) -> bool:
     """Whether it is an IPv4 address, or "" for any."""
     return not text or _address(text) is not None
+
+
+_GUEST_RULE = re.compile(r"(?:tcp)?:([^:]*):\s*\+?(\d+)-.*", re.S)
+
+
+def _check_guest_forwarding(rule: str, args: dict[str, Any]) -> None:
+    """Raise `QMPError` for what is no `[tcp]:[ADDRESS]:PORT-CHARDEV` of the network."""
+    match = _GUEST_RULE.fullmatch(rule)
+    address = _address(match[1] or "0") if match else None
+    if match is None or address is None or not 0 < int(match[2]) < 1 << 16:
+        raise QMPError(f"Invalid guest forwarding rule '{rule}'")
+    network, mask = _network(args)
+    taken = [
+        network | number & ~mask if args.get(name) is None else _address(args[name])
+        for name, number in (("host", _HOST), ("dns", _DNS))
+    ]
+    if match[1] and (address & mask != network or address in taken):
+        raise QMPError(f"Conflicting/invalid host:port in guest forwarding rule '{rule}'")
 
 
 def _address(text: str) -> int | None:

@@ -22,6 +22,7 @@ LINES = [
         "user,id=a,hostfwd=tcp::0-:22,hostfwd=::0-:23",
     ],
     ["-netdev", "user,id=a,hostfwd=tcp::0-:22,hostfwd=tcp::0-:23,dnssearch=a,dnssearch=b"],
+    ["-netdev", "user,id=a,guestfwd=tcp:10.0.2.100:1-null,guestfwd=::+2-null"],
     ["-netdev", "user,id=a,ipv6=off,restrict=y,net=10.0.2.0/24"],
     ["-netdev", '{"type":"user","id":"a","hostfwd":[{"str":"tcp::0-:22"}]}'],
     ["-drive", "driver=null-co,id=a,if=none,discard=on"],
@@ -59,6 +60,11 @@ RULES = [
     *("unix:", "unix:-:1", "unix:/x", "unix:/x-22", "unix:/x-x:1", "unix:/x-:0", "unixx:/x-:1"),
     f"unix:/{'x' * 107}-:1",
 ]
+GUEST_RULES = [
+    *("", "foo", "-null", "10.0.2.100:1-null", "udp:10.0.2.100:1-null", "tcp:10.0.2.100:1"),
+    *(f"tcp:10.0.2.100:{port}-null" for port in ("", "0", "70000", "x", "5x", "0x5", "-1")),
+    *(f"tcp:{host}:1-null" for host in ("x", "1.2.3.4", "10.0.2.2", "10.0.2.3")),
+]
 DRIVES = ["floppy,werror=stop", "floppy,rerror=report", "floppy,werror=foo", "ide,werror=foo"]
 NETWORKS = [
     *("foo", "user,foo=1", "user,id=1", "user,restrict=x", "hubport", "nic,foo=1", "user,addr=1"),
@@ -71,6 +77,7 @@ NETWORKS = [
     [
         *(["-netdev", text] for text in WRONG),
         *(["-netdev", f"user,id=a,hostfwd=tcp::0-:1,hostfwd={rule}"] for rule in RULES),
+        *(["-netdev", f"user,id=a,guestfwd={rule}"] for rule in GUEST_RULES),
         *(["-netdev", f"dgram,id=a,{text}"] for text in DATAGRAMS),
         *([option, text] for option in ("-nic", "-net") for text in NETWORKS),
         *(["-nic", "user,id=a", option, "user,id=a"] for option in ("-nic", "-netdev")),
