@@ -199,6 +199,7 @@ class MachineConfig(NamedTuple):
             for something: "immediately", "after", "never" or "refuses".
         guest_delay_ms: milliseconds that it takes, with "after".
         cpu_type: the class of its CPUs; "" for that which the machine brings.
+        cpu_features: what is said of their features, as in QEMU's `-cpu`.
         smp: the CPUs: every level of their topology and how many, "cpus" and
             "maxcpus"; empty for one CPU.
         rtc_offset: seconds that its clock is ahead of UTC.
@@ -217,6 +218,7 @@ class MachineConfig(NamedTuple):
     guest_reacts: str = "immediately"
     guest_delay_ms: int = 0
     cpu_type: str = ""
+    cpu_features: str = ""
     smp: Mapping[str, int] = {}
     rtc_offset: float = 0.0
 

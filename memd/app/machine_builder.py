@@ -105,7 +105,8 @@ class MachineBuilder:
 
         daemon, root = self._daemon, self._tree.machine
         root.values |= settled(self._kind.kind, root.values)
-        add_cpus(self._tree, self._kind, self._machine)
+        more = None if daemon.standin is None else daemon.standin.cpu_properties
+        add_cpus(self._tree, self._kind, self._machine, more)
         daemon.machine.set_up()
         cpu_type = self._machine.cpu_type or self._kind.cpu_type
         add_parts(daemon.machine, cpu_type, daemon.accel)

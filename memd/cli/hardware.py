@@ -35,6 +35,7 @@ class Hardware:
     Attributes:
         machine: what `-machine` and `-accel` say.
         cpu_model: what `-cpu` names.
+        cpu_features: what `-cpu` says besides.
         rtc_offset: seconds that the machine's clock is ahead of UTC.
     """
 
@@ -47,6 +48,7 @@ class Hardware:
         self._device_ids: set[str] = set()
         self._reaction = ("immediately", 0)
         self.cpu_model: str | None = None
+        self.cpu_features = ""
         self.rtc_offset = 0.0
 
     # One option at a time. Each raises `QMPError` where it can't be read, and
@@ -149,6 +151,7 @@ class Hardware:
             guest_reacts=self._reaction[0],
             guest_delay_ms=self._reaction[1],
             cpu_type=cpu_type,
+            cpu_features=self.cpu_features if cpu_type else "",
             rtc_offset=self.rtc_offset,
             smp=smp,
         )

@@ -88,7 +88,6 @@ class QemuCommandLine(CommandLine):
         guest_name: whether messages begin with the guest's name.
         mon_seen: whether there was a `-mon`, which is warned about once.
         rtc: the options of `-rtc`.
-        cpu_features: what `-cpu` says besides the model.
     """
 
     def __init__(self, report: Report) -> None:
@@ -99,7 +98,6 @@ class QemuCommandLine(CommandLine):
         self.guest_name = False
         self.mon_seen = False
         self.rtc = Opts(None)
-        self.cpu_features = ""
 
     def known(self, option: str) -> OptsList:
         """The keys that the recorded QEMU has for an option; raises `QMPError`."""
@@ -342,7 +340,7 @@ def _usbdevice(line: QemuCommandLine, given: Given) -> None:
 
 
 def _cpu(line: QemuCommandLine, given: Given) -> None:
-    line.hardware.cpu_model, _, line.cpu_features = given.value.partition(",")
+    line.hardware.cpu_model, _, line.hardware.cpu_features = given.value.partition(",")
 
 
 def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
@@ -613,12 +611,13 @@ def _check_cpu(line: QemuCommandLine) -> None:
         known = {each["name"]: each["typename"] for each in definitions}
         if model not in known:
             raise CommandLineError(f"unable to find CPU model '{model}'")
-        if line.cpu_features:
+        features = line.hardware.cpu_features
+        if features:
             from memd.qom import Tree
             from memd.standin.cpu_features import check_features
 
             with located():
-                check_features(line.catalogue, Tree(config.compat), known[model], line.cpu_features)
+                check_features(line.catalogue, Tree(config.compat), known[model], features)
 
 
 def _machines(line: QemuCommandLine) -> Sequence[JSONObject]:

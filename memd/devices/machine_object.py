@@ -7,7 +7,7 @@ broken. Observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from memd.compat import Compat
 from memd.config import MachineConfig, wrong_initiator
@@ -115,28 +115,83 @@ class CPU(AcpiDevice):
         machine.emit((Event("DEVICE_DELETED", {"path": f"{path}/lapic"}), deleted(self, path)))
 
 
-def _cpu_type(kind: MachineKind, device: ObjectType, name: str) -> ObjectType:
+class _CPUType(ObjectType):
+    """The type of CPUs.
+
+    Args:
+        name: as clients spell it.
+        device: the type of all devices.
+        properties: its own, which differ from CPU to CPU.
+        more: gives the others, once somebody looks at any.
+    """
+
+    __slots__ = ("_known", "_more")
+
+    _known: dict[str, Property]
+
+    def __init__(
+        self,
+        name: str,
+        device: ObjectType,
+        properties: Iterable[Property],
+        more: Callable[[str], Mapping[str, Property]] | None,
+    ) -> None:
+        self._more: Callable[[str], Mapping[str, Property]] | None = None
+        super().__init__(name, device, properties=properties)
+        self._more = more
+
+    @property
+    def all_properties(self) -> dict[str, Property]:
+        """See `ObjectType`."""
+        more, self._more = self._more, None
+        if more is not None:
+            self._known = {**more(self.name), **self._known}
+        return self._known
+
+    @all_properties.setter
+    def all_properties(self, known: dict[str, Property]) -> None:
+        self._known = known
+
+    def link(self, name: str) -> Property | None:
+        """See `ObjectType`; there is none among those that are looked up."""
+        return self._known.get(name)
+
+
+def _cpu_type(
+    kind: MachineKind,
+    device: ObjectType,
+    name: str,
+    more: Callable[[str], Mapping[str, Property]] | None,
+) -> ObjectType:
     def place(level: str) -> Property:
         return Property(level, "int32", get=lambda cpu: cpu.props.get(level, 0))
 
     rare = [f"{plural.removesuffix('s')}-id" for plural in kind.cpu_levels]
-    return ObjectType(
-        name,
-        device,
-        properties=(
-            Property("unavailable-features", "strList", get=lambda cpu: []),
-            *map(place, ("socket-id", *rare, "core-id", "thread-id")),
-            Property("node-id", "int32", get=lambda cpu: cpu.props.get("node-id", -1)),
-        ),
-    )
+    properties = [
+        Property("unavailable-features", "strList", get=lambda cpu: []),
+        *map(place, ("socket-id", *rare, "core-id", "thread-id")),
+        Property("node-id", "int32", get=lambda cpu: cpu.props.get("node-id", -1)),
+    ]
+    if name.endswith("x86_64-cpu"):
+        properties.append(Property("apic-id", "uint32", get=lambda cpu: cpu.values["apic-id"]))
+    return _CPUType(name, device, properties, more)
 
 
-def add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
-    """Make the CPUs that the machine begins with; `set_machine` has made it."""
+def add_cpus(
+    tree: Tree,
+    kind: MachineKind,
+    config: MachineConfig,
+    more: Callable[[str], Mapping[str, Property]] | None = None,
+) -> None:
+    """Make the CPUs that the machine begins with; `set_machine` has made it.
+
+    Args:
+        more: gives the properties of their type that are the same for all of them.
+    """
     if not kind.cpu_type:
         return
     unattached = tree.machine.children["unattached"]
-    qom_type = _cpu_type(kind, tree.basics()["device"], config.cpu_type or kind.cpu_type)
+    qom_type = _cpu_type(kind, tree.basics()["device"], config.cpu_type or kind.cpu_type, more)
     tree.add_type(qom_type)
     count = config.smp.get("cpus", 1)
     for number, props in enumerate(cpu_places(kind, config)):
@@ -144,7 +199,26 @@ def add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
             break
         # The first CPU brings another device with it.
         index = number + 1 if number else 0
-        unattached.add_child(f"device[{index}]", CPU(qom_type, tree, props, number))
+        cpu = CPU(qom_type, tree, props, number)
+        cpu.values["apic-id"] = apic_id(number, config.smp)
+        unattached.add_child(f"device[{index}]", cpu)
+
+
+def apic_id(number: int, smp: Mapping[str, int]) -> int:
+    """The number that a CPU's interrupt controller has.
+
+    Args:
+        number: of the CPU's place.
+        smp: how many there are of each level.
+    """
+    shift = apic = 0
+    for level in ("threads", "cores", "modules", "dies", "sockets"):
+        count = smp.get(level, 1)
+        number, at = divmod(number, count)
+        apic |= at << shift
+        # Each level has whole bits.
+        shift += (count - 1).bit_length()
+    return apic
 
 
 def cpu_positions(kind: MachineKind, smp: Mapping[str, int]) -> Iterator[JSONObject]:

@@ -181,6 +181,10 @@ class ObjectType:
         """What a client sends as the value of a property, checked; raises `QMPError`."""
         return self.all_properties[name].visit(value, name)
 
+    def link(self, name: str) -> Property | None:
+        """The property of that name, if a path may go on through it."""
+        return self.all_properties.get(name)
+
     def is_a(self, name: str) -> bool:
         """Whether it is the type of that name, derives from it or implements it."""
         return name in self._ancestry

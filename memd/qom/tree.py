@@ -220,7 +220,7 @@ def _walk(at: QObject, parts: list[str], type_name: str | None) -> QObject | Non
     for part in parts:
         onward = at.children.get(part)
         if onward is None:
-            prop = at.qom_type.all_properties.get(part)
+            prop = at.qom_type.link(part)
             onward = None if prop is None else prop.target(at)
             if onward is None:
                 return None

@@ -1,18 +1,42 @@
-"""The features of `-cpu MODEL,...`: whether the model has such, and takes such values.
+"""The features of CPUs, and those of `-cpu MODEL,...`: whether the model has such, and
+takes such values.
 
-Which of them a host could provide is not asked: none is. Texts were observed on
-QEMU 10.0.2.
+What a host could provide is not asked: a CPU has what the catalogue's QEMU emulated.
+Texts and values were observed on QEMU 10.0.2.
 """
 
 from __future__ import annotations
 
-from memd.config import Global
+import re
+from functools import partial
+
+from memd.config import Global, MachineConfig
 from memd.errors import QMPError
+from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import parse_size
-from memd.qom import ObjectType, Tree
+from memd.qom import ObjectType, Property, Tree
 from memd.standin.catalogue import Catalogue
 from memd.standin.property_text import read_global
 from memd.standin.types import CatalogueTypes
+
+_SUFFIX = "-x86_64-cpu"
+
+_OF_CPUS = {"guest-phys-bits": 0, "hv-vendor-id": "Microsoft Hv", "realized": True}
+"""What a CPU has otherwise than its model."""
+
+_CHOICE = re.compile(
+    "(check|enforce|host-phys-bits|kvm|l3-cache|legacy-cache|lmce|migratable|pmu|start-powered-off)$"
+    "|cpuid-|fill-|full-|hv-|hot|legacy-|tcg-|vmware-|x-|xen-"
+    # These tell software what it need not do.
+    "|(rdctl|ssb|mds|pschange-mc|taa|sbdr-ssdp|fbsdp|psdp|bhi|pbrsb|gds|rfds|its)-no$"
+    "|(ibrs-all|rsba|skip-l1dfl-vmentry|tsx-ctrl|fb-clear)$"
+)
+"""What is switched, and is no feature that the processor has to have."""
+
+_IN_HERTZ = "tsc-freq"
+"""No property, and without effect here."""
+
+_ALIASES = {"sse3": "pni", "xd": "nx", "i64": "lm", "ffxsr": "fxsr-opt", "pclmuldq": "pclmulqdq"}
 
 
 def check_features(catalogue: Catalogue, tree: Tree, type_name: str, text: str) -> None:
@@ -31,9 +55,7 @@ def check_features(catalogue: Catalogue, tree: Tree, type_name: str, text: str) 
     if known is None or catalogue.section("types")[type_name]["removed"] is None:
         # It could not be asked for what it has.
         return
-    words = [word for word in text.split(",") if word]
-    # Those with a sign are set last.
-    for word in sorted(words, key=lambda word: word[0] in "+-"):
+    for word in _in_order(text):
         if word[0] in "+-":
             if word[1:] not in known.all_properties:
                 raise QMPError(f"Property '{known.name}.{word[1:]}' not found")
@@ -43,7 +65,99 @@ def check_features(catalogue: Catalogue, tree: Tree, type_name: str, text: str) 
 
 
 def _check(known: ObjectType, name: str, value: str) -> None:
-    if name != "tsc-freq":
+    if name != _IN_HERTZ:
         read_global(known, Global(known.name, name, value))
     elif parse_size(value) is None:
         raise QMPError(f"bad numerical value {value}")
+
+
+def _in_order(text: str) -> list[str]:
+    """The words of `-cpu` behind the model, in the order in which they are acted on."""
+    words = [word for word in text.split(",") if word]
+    # Those with a sign are set last.
+    return sorted(words, key=lambda word: word[0] in "+-")
+
+
+def cpu_properties(
+    catalogue: Catalogue, tree: Tree, machine: MachineConfig, type_name: str
+) -> dict[str, Property]:
+    """The properties that all of a machine's CPUs have; see `cpu_values`."""
+    known = CatalogueTypes(catalogue, tree).find(type_name)
+    values = cpu_values(catalogue, tree, machine, type_name)
+    if known is None:
+        return {}
+    return {
+        name: Property(name, told.type, get=partial(_always, values[name]))
+        for name, told in known.all_properties.items()
+        if name in values
+    }
+
+
+def cpu_values(
+    catalogue: Catalogue, tree: Tree, machine: MachineConfig, type_name: str
+) -> JSONObject:
+    """What the properties hold that all of a machine's CPUs have, by name.
+
+    Args:
+        catalogue: what has the model's expansion.
+        tree: what has no such type.
+        machine: how many there are, and what is said of their features.
+        type_name: the model's type.
+
+    Raises:
+        QMPError: the catalogue can't be read.
+    """
+    known = CatalogueTypes(catalogue, tree).find(type_name)
+    values = _expanded(catalogue, type_name.removesuffix(_SUFFIX))
+    if known is None or not values:
+        return {}
+    emulated = _expanded(catalogue, "max")
+    value: JSON
+    for word in _in_order(machine.cpu_features):
+        if word[0] in "+-":
+            name, value = word[1:], word[0] == "+"
+        else:
+            name, is_given, told = word.partition("=")
+            name = name.replace("_", "-")
+            if name == _IN_HERTZ:
+                continue
+            value = read_global(known, Global(known.name, name, told if is_given else "on"))
+        values |= dict.fromkeys(_names_of(name, values), value)
+    for name, value in emulated.items():
+        if value is False and not _CHOICE.match(name):
+            # It stays away, whoever asks for it.
+            values[name] = value
+    amd = values["vendor"] == "AuthenticAMD"
+    if machine.smp.get("cores", 1) * machine.smp.get("threads", 1) > 1:
+        values |= dict.fromkeys(("ht", *_names_of("cmp-legacy", values) * amd), True)
+    bits = 40 if values["lm"] else 36 if values["pse36"] or values["pae"] else 32
+    unset = {"phys-bits": bits, "ucode-rev": 0x1000065 if amd else 1 << 32}
+    if type_name == f"max{_SUFFIX}":
+        unset |= {"family": 6, "model": 6, "stepping": 3}
+    return values | {name: value for name, value in unset.items() if not values[name]}
+
+
+def _always(value: JSON, cpu: object) -> JSON:
+    return value
+
+
+def _names_of(name: str, values: JSONObject) -> list[str]:
+    """The names that a feature has."""
+
+    def plain(each: str) -> str:
+        each = each.replace("_", "-").replace(".", "-")
+        return _ALIASES.get(each, each)
+
+    return [each for each in values if plain(each) == plain(name)]
+
+
+def _expanded(catalogue: Catalogue, model: str) -> JSONObject:
+    """What a model comes to; empty for one that is not known."""
+    kind = catalogue.section("expansions")["full"]
+    known = kind["models"].get(model)
+    if known is None or "error" in known:
+        return {}
+    values = {**kind["base"], **known["set"], **_OF_CPUS}
+    for each in known["unset"]:
+        values.pop(each, None)
+    return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memd.devices.machine_object import CPU, cpu_places, cpus, settle_caches
+from memd.devices.machine_object import CPU, apic_id, cpu_places, cpus, settle_caches
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def place_cpu(machine: Machine, kind: MachineKind, cpu: CPU) -> None:
         *((f"{plural[:-1]}-id", plural) for plural in rare if plural in kind.cpu_levels),
         *(("core-id", "cores"), ("thread-id", "threads")),
     )
-    number = apic = 0
+    number = 0
+    places = {"die-id": 0, "module-id": 0}
     for name, plural in levels:
         count = smp.get(plural, 1)
         at = cpu.values.get(name, -1)
@@ -44,8 +45,8 @@ def place_cpu(machine: Machine, kind: MachineKind, cpu: CPU) -> None:
         if at >= count:
             raise QMPError(f"Invalid CPU {name}: {at} must be in range 0:{count - 1}")
         number = number * count + at
-        # Each level has whole bits of the APIC's number.
-        apic = (apic << (count - 1).bit_length()) + at
+        places[name] = at
+    apic = apic_id(number, smp)
     props = list(cpu_places(kind, machine.config))[number]
     if any(each.number == number for each in cpus(machine.tree)):
         raise QMPError(f"CPU[{number}] with APIC ID {apic} exists")
@@ -53,7 +54,7 @@ def place_cpu(machine: Machine, kind: MachineKind, cpu: CPU) -> None:
     if cpu.values.get("node-id", -1) not in (-1, node):
         raise QMPError(f"invalid node-id, must be {node}")
     settle_caches(kind, machine.tree.machine)
-    cpu.values |= {**props, "apic-id": apic}
+    cpu.values |= {**places, **props, "apic-id": apic}
     cpu.number, cpu.props, cpu.realized = number, props, True
     if machine.guest.started:
         # One that came before is there when the guest counts them.

@@ -259,8 +259,12 @@ class Devices:
         try:
             put(machine, device, name, args)
             if isinstance(device, CPU):
+                from memd.standin.cpu_features import cpu_values
                 from memd.standin.cpus import place_cpu
 
+                values = cpu_values(self._catalogue, self._tree, machine.config, driver)
+                values.pop("memory", None)
+                device.values = values | device.values
                 assert socket is not None
                 place_cpu(machine, socket, device)
                 return

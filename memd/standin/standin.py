@@ -16,6 +16,7 @@ from memd.work import Turn
 if TYPE_CHECKING:
     from memd.config import DeviceOption
     from memd.devices.machine import Machine
+    from memd.qom import Property
     from memd.standin.audiodevs import Audiodevs
     from memd.standin.blocks import Blocks
     from memd.standin.chardevs import Chardevs
@@ -73,6 +74,12 @@ class StandIn:
         tree.more_types = CatalogueTypes(self.catalogue, tree)
         self.ram_blocks = RamBlocks()
         tree.objects.on_listed = self.ram_blocks.take
+
+    def cpu_properties(self, type_name: str) -> dict[str, Property]:
+        """What all CPUs of the machine have; see `cpu_properties` of `cpu_features`."""
+        from memd.standin.cpu_features import cpu_properties
+
+        return cpu_properties(self.catalogue, self._tree, self._host.config.machine, type_name)
 
     # Registers, each made when it is first asked for: a start that needs none imports none.
 

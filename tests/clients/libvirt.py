@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,8 @@ def _account(text: str, rows: dict[str, str]) -> str:
     return text + "".join(row + "\n" for name, row in rows.items() if name not in names)
 
 
-def _driver() -> Path | None:
-    found = (Path(place, "connection-driver", "libvirt_driver_qemu.so") for place in DRIVERS)
+def _driver(kind: str) -> Path | None:
+    found = (Path(place, "connection-driver", f"libvirt_driver_{kind}.so") for place in DRIVERS)
     return next((path for path in found if path.exists()), None)
 
 
@@ -124,7 +125,9 @@ done
 and there are the addresses of both, second the other's process."""
 
 
-def run_libvirt(directory: Path, script: str, emulator: str | None = None) -> None:
+def run_libvirt(
+    directory: Path, script: str, emulator: str | None = None, drivers: Sequence[str] = ()
+) -> None:
     """Run libvirt's daemon, and a shell script beside it.
 
     The test is skipped where there can't be one. In the script DIR is the
@@ -135,6 +138,7 @@ def run_libvirt(directory: Path, script: str, emulator: str | None = None) -> No
             `qemu-system-x86_64` in it is memd, `started` its command lines.
         script: may fail in parts.
         emulator: what domains run in place of memd.
+        drivers: of libvirt, beside QEMU's.
     """
     if os.geteuid() != 0:
         pytest.skip(f"{NOT_HERE}root")
@@ -143,15 +147,16 @@ def run_libvirt(directory: Path, script: str, emulator: str | None = None) -> No
     for tool in ("libvirtd", "virsh"):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}: libvirt is not installed")
-    driver = _driver()
-    if driver is None:
-        pytest.skip("needs libvirt's QEMU driver")
+    found = {kind: _driver(kind) for kind in ("qemu", *drivers)}
     probe = [*NAMESPACES, "mount", "-t", "tmpfs", "none", "/run"]
     if subprocess.run(probe, check=False, capture_output=True).returncode:
         pytest.skip(f"{NOT_HERE}namespaces to mount in")
     # The others would look for networks, disks and devices.
     (directory / "drivers").mkdir()
-    (directory / "drivers" / driver.name).symlink_to(driver)
+    for kind, driver in found.items():
+        if driver is None:
+            pytest.skip(f"needs libvirt's driver {kind}")
+        (directory / "drivers" / driver.name).symlink_to(driver)
     passwd = "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin"
     accounts = {"libvirt-qemu": passwd}
     groups = {name: f"{name}:x:{n}:" for n, name in enumerate(("kvm", "libvirt-qemu"), 64054)}

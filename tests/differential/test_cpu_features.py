@@ -1,11 +1,23 @@
-"""`-cpu MODEL,...`: which features a model has, and what they take."""
+"""`-cpu MODEL,...`: which features a model has, what they take, and what comes of it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from memd.json_types import JSON
 from tests import prefork
+from tests.differential.harness import Side
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
+from tests.differential.standin import standin_pair
+
+LEFT_OUT = {
+    *("crash-information", "feature-words", "filtered-features", "unavailable-features"),
+    *("lapic", "legacy-memory", "memory", "memory[0]", "memory[1]", "smram[0]"),
+}
+"""What QEMU tells of a processor's parts, and what these hold."""
 
 WRONG = [
     *("qemu64,foo", "qemu64,foo=1", "qemu64,+foo", "qemu64,-foo_bar", "qemu64,foo,bar"),
@@ -39,3 +51,45 @@ def test_what_programs_give(text: str) -> None:
     line = ["-machine", "q35", "-display", "none", "-S", "-cpu", text, "-serial", "chardev:nope"]
     done = prefork.run([*qemu_system_memd(qemu_compat()), *line])
     assert done.stderr.endswith("serial device to character backend 'chardev:nope'\n")
+
+
+def returned(side: Side, command: str, **arguments: JSON) -> Any:
+    return side.ask(command, arguments)["return"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-machine pc -smp 2,maxcpus=3,sockets=1,cores=3,threads=1",
+        "-machine isapc",
+        "-machine q35 -cpu max,migratable=off,hv-relaxed=on,hv_vapic,kvm=off,pmu=on",
+        "-machine q35 -cpu qemu32 -smp 4,sockets=2,dies=1,cores=1,threads=2",
+        "-machine q35 -cpu qemu64,-fpu,+sse4_1,+ssse3,xsave=on,popcnt=on,+avx,phys-bits=39",
+        "-machine q35 -cpu qemu64,sse3=off,lahf_lm=off,-xd,+ffxsr,+pclmuldq,vendor=GenuineIntel",
+        "-machine q35 -cpu Haswell,-lm,model-id=x,family=7,ucode-rev=5",
+        "-machine q35 -cpu EPYC-Genoa,+vmx,hv-vendor-id=abc",
+        "-machine q35 -cpu Cascadelake-Server-v5,-hle,x2apic=off",
+        "-machine q35 -cpu Dhyana",
+    ],
+)
+def test_what_processors_have(directory: Path, line: str) -> None:
+    def look(side: Side) -> JSON:
+        found: list[JSON] = []
+        for each in returned(side, "query-cpus-fast"):
+            path = each["qom-path"]
+            names = {row["name"]: row["type"] for row in returned(side, "qom-list", path=path)}
+            found.append(
+                {
+                    f"{name} {kind}": side.ask("qom-get", {"path": path, "property": name})
+                    for name, kind in names.items()
+                    if name not in LEFT_OUT
+                }
+            )
+        return found
+
+    with standin_pair(directory, *line.split(), "-accel", "tcg") as pair:
+        pair.same("the processors", look)
+        for each in returned(pair.subject, "query-hotpluggable-cpus"):
+            if "qom-path" not in each:
+                pair.ask("device_add", {"driver": each["type"], **each["props"]})
+                pair.same("one more", look)
