@@ -107,6 +107,13 @@ class Places:
         most = min(filter(None, (self._each, common)), default=0)
         return most and most + (self._spare if user in self._apart else 0)
 
+    def allowed(self, user: int) -> int:
+        """How many a user may have beside those that others have now."""
+        spare = self._spare if user in self._apart else 0
+        found = self._common - (self._taken_of_common - max(0, self.of(user) - spare))
+        common = found if user in self._apart else math.ceil(found * self._share)
+        return max(0, min(common, self._each or common)) + spare
+
     def has_free_place(self, user: int, count: int = 1) -> bool:
         """Whether a user may take so many more."""
         if self._within is not None and not self._within.has_free_place(user, count):
@@ -205,12 +212,12 @@ class Account:
         places = self.places
         if user is None or more <= 0 or places.has_free_place(user, more):
             return
-        there, most, whose = places.of(user), places.most(user), whom(user)
-        if there + more <= most:
-            there, most, whose = places.taken, KEPT, "all users"
+        there, most, allowed = places.of(user), places.most(user), places.allowed(user)
+        # Less than its own limit only because of others.
+        beside = "" if allowed == most else f" beside the {places.taken - there} of others"
         raise QMPError(
-            f"cannot keep {more} bytes more: {there} bytes are kept for {whose}, {most} may be,"
-            " see docs/limits.md"
+            f"cannot keep {more} bytes more: {there} bytes are kept for {whom(user)},"
+            f" {allowed} may be{beside}, see docs/limits.md"
         )
 
 

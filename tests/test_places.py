@@ -155,8 +155,15 @@ def test_bytes_are_kept_for_each_user_and_all() -> None:
     # Another one has room, and what is the daemon's own counts for nobody.
     other = account.charge_bytes(1000, ANOTHER)
     account.charge_bytes(KEPT * 2, None)
-    with pytest.raises(QMPError, match="kept for all users"):
+    allowed = account.places.allowed(ANOTHER)
+    assert allowed < KEPT_PER_USER
+    with pytest.raises(
+        QMPError, match=rf": 1000 bytes .* user {ANOTHER}, {allowed} may be beside the 67108864 of"
+    ):
         other.resize(KEPT_PER_USER)
+    other.resize(allowed)
+    with pytest.raises(QMPError, match="may be beside"):
+        other.resize(allowed + 1)
     # So has the operator, still.
     account.charge_bytes(KEPT // 8, ROOT).end()
     full.resize(0)
