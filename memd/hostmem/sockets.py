@@ -165,18 +165,17 @@ def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) 
 
 
 def close_listener(sock: socket.socket) -> None:
-    """Close a listening socket at once, and soon the connections that nobody has accepted.
+    """Close a listening socket, and with it the connections that nobody has accepted.
 
-    What was sent over these may carry descriptors, which the kernel closes with them.
+    What was sent over these may carry descriptors, which the kernel closes with them: that
+    may wait, and is done in a thread. It is not shut down, as a service manager or whoever
+    started memd may have it, too.
     """
     if sock.family != socket.AF_UNIX:
         sock.close()
         return
     from memd.hostmem.closing import close_in_thread
 
-    with contextlib.suppress(OSError):
-        # Nobody connects to it any more.
-        sock.shutdown(socket.SHUT_RDWR)
     close_in_thread(sock.detach(), 0)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 
 from memd.hostmem.closing import close
+from memd.hostmem.sockets import close_listener
 from tests.descriptors import lingering
 
 
@@ -24,3 +26,16 @@ def test_one_users_sockets_keep_nobody_elses_descriptors_open() -> None:
         peer.close()
     assert mine.wait(30)
     other.close()
+
+
+def test_a_listener_that_is_closed_goes_on_elsewhere(directory: Path) -> None:
+    """A service manager hands it to the next daemon."""
+    path = str(directory / "socket")
+    with socket.socket(socket.AF_UNIX) as kept, socket.socket(socket.AF_UNIX) as client:
+        kept.bind(path)
+        kept.listen()
+        given = kept.dup()
+        close_listener(given)
+        assert given.fileno() < 0
+        client.connect(path)
+        kept.accept()[0].close()
