@@ -41,7 +41,7 @@ LINK = "prealloc-context"
 
 
 class MemoryBackend(Memory):
-    """Host memory with an id."""
+    """Host memory with an id: its making, its end, and how a restart finds it again."""
 
     def complete(self) -> Command[None]:
         """Make the memory; see `UserCreatable.complete`."""

@@ -1,4 +1,7 @@
-"""The memory of a backend: its options, and what its kinds differ in."""
+"""The memory of a backend: its options, and what its kinds differ in.
+
+This is all of a backend that `allocation` knows, which makes the memory and frees it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _ON = {True: "true", False: "false"}
 
 
 class Memory(UserCreatable):
-    """Host memory with an id.
+    """A memory backend, as far as it is memory; `MemoryBackend` is the whole of it.
 
     Attributes:
         size: in bytes.
