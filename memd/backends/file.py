@@ -13,7 +13,7 @@ from memd.backends.base import MEMORY_BACKEND, unless_made
 from memd.backends.plan import Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
-from memd.hostmem.spec import READ, READ_WRITE, is_rom
+from memd.hostmem.spec import READ, READ_WRITE, MapSpec, is_rom
 from memd.qapi.visit import visit_enum, visit_size
 from memd.qom import ObjectType, attribute
 from memd.sizes import size_text
@@ -138,12 +138,15 @@ class FileBackend(WholePagesBackend):
 
     def warnings(self, plan: Plan) -> Warnings:
         file, spec = plan.file, plan.spec
-        if file is None or spec is None:
-            return
+        if file is not None and spec is not None:
+            yield from self._warnings_of_opening(file, plan.deny_private_discard)
+            yield from self._warnings_of_mapping(file, spec)
+
+    def _warnings_of_opening(self, file: PlannedFile, deny_private_discard: bool) -> Warnings:
         path = self.mem_path
         if self._is_template(file):
             discarding = (
-                "" if plan.deny_private_discard else " discarding memory changes it for everybody,"
+                "" if deny_private_discard else " discarding memory changes it for everybody,"
             )
             yield (
                 "template",
@@ -168,6 +171,9 @@ class FileBackend(WholePagesBackend):
                 f"{path} is empty and can't be given its size ({os.strerror(file.cannot_get)}): the"
                 " memory is mapped, and every access to it fails.",
             )
+
+    def _warnings_of_mapping(self, file: PlannedFile, spec: MapSpec) -> Warnings:
+        path = self.mem_path
         if self.pmem and not self.share:
             yield (
                 "pmem",
