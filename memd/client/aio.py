@@ -17,7 +17,7 @@ from memd.client.conversation import (
     Message,
     export_arguments,
 )
-from memd.client.sockets import Address, candidates, receive
+from memd.client.sockets import Address, Candidate, candidates, receive
 from memd.client.transfers import Data, Transfers
 from memd.json_types import JSON
 
@@ -294,14 +294,21 @@ async def connect_to(family: int, kind: int, number: int, where: Any) -> socket.
 
 
 async def _connected(address: Address) -> socket.socket:
-    """A socket that is connected to the first that takes it; raises `OSError`."""
-    loop = asyncio.get_running_loop()
-    refusal: OSError | None = None
+    """A socket that is connected to an address; raises `OSError`."""
     if isinstance(address, tuple):
         # The resolver may take its time.
-        found = await loop.run_in_executor(None, candidates, address)
-    else:
-        found = candidates(address)
+        loop = asyncio.get_running_loop()
+        return await connect_to_first(await loop.run_in_executor(None, candidates, address))
+    return await connect_to_first(candidates(address))
+
+
+async def connect_to_first(found: Sequence[Candidate]) -> socket.socket:
+    """A socket that is connected to the first of these that takes it.
+
+    Raises:
+        OSError: none does; the last one's reason.
+    """
+    refusal: OSError | None = None
     for family, kind, number, where in found:
         try:
             return await connect_to(family, kind, number, where)

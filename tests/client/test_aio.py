@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from memd.client import AsyncClient, QMPError
+from memd.client.aio import connect_to_first
+from memd.client.sockets import Candidate
 from tests.differential.harness import Side
 from tests.differential.kernel import descriptors
 from tests.differential.server import Server
@@ -134,6 +137,19 @@ async def test_over_tcp(start_memd: Callable[..., Server]) -> None:
     start_memd("--qmp", f"tcp:127.0.0.1:{port},server=on,wait=off")
     async with await AsyncClient.connect(("127.0.0.1", port)) as client:
         assert await client.execute("query-name") == {}
+
+
+async def test_each_address_of_a_name_is_tried() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        found: list[Candidate] = [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, (host, port))
+            for host in ("127.0.0.2", "127.0.0.1")
+        ]
+        with await connect_to_first(found) as sock:
+            assert sock.getpeername() == ("127.0.0.1", port)
+        with pytest.raises(ConnectionRefusedError):
+            await connect_to_first(found[:1])
 
 
 def test_it_can_be_closed_after_its_loop(memd: Side) -> None:
