@@ -99,11 +99,12 @@ class Served:
 
     async def read(self, size: int) -> bytes:
         data = b""
-        while len(data) < size:
-            chunk = await self.loop.sock_recv(self.client, size - len(data))
-            if not chunk:
-                break
-            data += chunk
+        async with asyncio.timeout(30):
+            while len(data) < size:
+                chunk = await self.loop.sock_recv(self.client, size - len(data))
+                if not chunk:
+                    break
+                data += chunk
         return data
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from memd.server.hub import Hub
 from memd.server.jobs import UNKNOWN
 from memd.server.limits import Limits
 from memd.server.pending import GRACE
-from memd.server.stream import SocketStream
+from memd.server.stream import READ_SIZE, SocketStream
 from memd.session import Monitor, Session
 from memd.session.peer import Peer
 from memd.work import Event, Job
@@ -39,14 +39,20 @@ def dispatch(session: Session, name: str, args: dict[str, Any], oob: bool) -> JS
 class Client:
     """One end of a connection whose other the hub serves; of this process's user, or another."""
 
-    def __init__(self, hub: Hub, monitor: Monitor, user: int | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        monitor: Monitor,
+        user: int | None = None,
+        stream: type[SocketStream] = SocketStream,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         ours, self._socket = socket.socketpair()
         self._socket.setblocking(False)
         if user is None:
             hub.adopt(ours, monitor)
         else:
-            hub.serve(SocketStream(ours), monitor, Peer(os.getpid(), user, 0, frozenset()))
+            hub.serve(stream(ours), monitor, Peer(os.getpid(), user, 0, frozenset()))
         self._data = b""
 
     async def message(self) -> Any:
@@ -343,6 +349,43 @@ async def test_who_holds_most_is_cut_off_where_it_is_too_much() -> None:
         assert answer["error"]["desc"] == "QMP input must be a JSON object"
     await hub.close()
     for client in clients:
+        client.close()
+
+
+class Poor(SocketStream):
+    """There is no memory for the first bytes that are read."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._refuses = True
+
+    def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
+        if self._refuses:
+            self._refuses = False
+            raise MemoryError
+        return super().receive(most)
+
+
+async def test_no_memory_for_what_comes_has_the_client_go_that_has_most() -> None:
+    hub, monitor = new_hub(), Monitor("m0")
+    clients = [Client(hub, monitor) for _ in range(2)]
+    for client, size in zip(clients, (10_000, 500_000), strict=True):
+        await client.message()
+        await client.negotiate()
+        await client.send(b'["' + b"x" * size)
+    while hub.held < 500_000:
+        await asyncio.sleep(0)
+    poor = Client(hub, monitor, os.geteuid(), Poor)
+    await poor.message()
+    await poor.send(b'{"execute":"qmp_capabilities"}')
+    told = await clients[1].message()
+    assert told["error"]["desc"] == "Cannot allocate memory"
+    assert await clients[1].message() is None
+    assert await poor.message() == {"return": {}}
+    await clients[0].send(b'"]')
+    assert (await clients[0].message())["error"]["desc"] == "QMP input must be a JSON object"
+    await hub.close()
+    for client in (*clients, poor):
         client.close()
 
 
