@@ -126,13 +126,13 @@ def read_to(region: Region, name: str, offset: int, to: InMemfd) -> None:
         QMPError: they can't be read, or not be written there.
     """
     length, copied = len(to), 0
-    if region.shared and region.reads_as_file:
-        copied = region.host.copy(region.fd, region.offset + offset, to.fd, 0, length)
-    for at, piece in _pieces(region, name, offset + copied, length - copied):
-        with refusing("cannot write to the memfd that came along"):
-            done = os.pwrite(to.fd, piece, copied + at)
-        if done < len(piece):
-            raise QMPError("cannot write to the memfd that came along")
+    # Who writes to it is charged for its pages, whoever has made it.
+    with refusing("cannot write to the memfd that came along"), cgroup.writing(to.fd, length, 0):
+        if region.shared and region.reads_as_file:
+            copied = region.host.copy(region.fd, region.offset + offset, to.fd, 0, length)
+        for at, piece in _pieces(region, name, offset + copied, length - copied):
+            if os.pwrite(to.fd, piece, copied + at) < len(piece):
+                raise QMPError("cannot write to the memfd that came along")
 
 
 def check_readable(region: Region, name: str, offset: int, length: int) -> None:

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 from memd.hostmem import libc
@@ -283,6 +283,33 @@ def making(region: Region, start: int, length: int) -> Iterator[None]:
         # Pages that MADV_POPULATE_WRITE made count as in use, and a group that has no
         # others is killed in spite of free swap (seen on Linux 6.18).
         libc.madvise(begin, whole, libc.MADV_COLD)
+
+
+def writing(fd: int, length: int, at: int | None = None) -> AbstractContextManager[object]:
+    """While bytes are written to a file, whose pages are memory on a tmpfs.
+
+    Args:
+        length: how many, in bytes.
+        at: from where on, in bytes; None for the file's position.
+
+    Raises:
+        OSError: the groups do not allow so many (ENOMEM).
+    """
+    if libc.file_system_type(fd) != libc.TMPFS_MAGIC:
+        return nullcontext()
+
+    def missing() -> int:
+        start = os.lseek(fd, 0, os.SEEK_CUR) if at is None else at
+        try:
+            there, _evicted = libc.cachestat(fd, start, length)
+        except OSError:
+            # Before Linux 6.5, or forbidden: of a file that has no hole none is missing.
+            found = os.fstat(fd)
+            whole = found.st_blocks * 512 >= found.st_size >= start + length
+            return 0 if whole else length
+        return max(0, length - there * libc.PAGE_SIZE)
+
+    return charged(length, missing)
 
 
 def takes_memory(region: Region) -> bool:

@@ -12,7 +12,6 @@ from contextlib import (
     ExitStack,
     closing,
     contextmanager,
-    nullcontext,
     suppress,
 )
 from hashlib import sha256
@@ -393,8 +392,6 @@ class Output:
         self._mapped: Region | None = None
         opened = host.look(fd)
         page = opened.page_size
-        # A tmpfs is memory, of which the control groups may not allow so much.
-        self._is_charged = opened.magic == libc.TMPFS_MAGIC
         if page > libc.PAGE_SIZE:
             length = round_up(length, page)
             spec = MapSpec(length, length, page, page, reserve=False)
@@ -413,8 +410,7 @@ class Output:
         Raises:
             OSError: they can't be written.
         """
-        charged = cgroup.charged(len(data)) if self._is_charged else nullcontext()
-        with charged, memoryview(data) as view:
+        with cgroup.writing(self._fd, len(data), at), memoryview(data) as view:
             for start, end, zeroes in runs(data):
                 if not zeroes:
                     self._write(at + start, view[start:end])

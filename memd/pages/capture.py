@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memd.errors import QMPError, refusing
+from memd.hostmem import cgroup
 from memd.hostmem.content import data_ranges
 
 _FICLONERANGE = 0x4020940D
@@ -111,13 +112,14 @@ def _copy(
     os.lseek(to, at + start, os.SEEK_SET)
     while start < end:
         count = min(_PIECE, end - start)
-        try:
-            done = os.sendfile(to, memory.fd, memory.offset + start, count)
-        except OSError as failed:
-            if failed.errno != errno.EINVAL:
-                raise
-            # Huge pages are not sent, only read.
-            done = os.write(to, os.pread(memory.fd, count, memory.offset + start))
+        with cgroup.writing(to, count):
+            try:
+                done = os.sendfile(to, memory.fd, memory.offset + start, count)
+            except OSError as failed:
+                if failed.errno != errno.EINVAL:
+                    raise
+                # Huge pages are not sent, only read.
+                done = os.write(to, os.pread(memory.fd, count, memory.offset + start))
         if not done:
             raise QMPError("cannot copy the memory: its file is cut short")
         start += done

@@ -16,7 +16,7 @@ from memd.devices.area import ram_ranges
 from memd.devices.machine import Machine
 from memd.devices.machine_object import cpus
 from memd.errors import QMPError
-from memd.hostmem import content
+from memd.hostmem import cgroup, content
 from memd.json_types import JSON
 from memd.work import Event, Job
 
@@ -199,7 +199,8 @@ class _Writer:
         while self.done < end:
             while self._left:
                 try:
-                    self._left = self._left[os.write(self._fd, self._left) :]
+                    with cgroup.writing(self._fd, len(self._left)):
+                        self._left = self._left[os.write(self._fd, self._left) :]
                 except BlockingIOError:
                     self.full = True
                     return False

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.hostmem import access, content
+from memd.hostmem import access, cgroup, content
 from memd.hostmem.libc import PAGE_SIZE
 from memd.hostmem.region import Region
 from memd.json_types import JSON
@@ -184,7 +184,9 @@ class Writer:
                 self._left = memoryview(record)
                 continue
             try:
-                done = os.write(fd, self._left[: end - self.sent])
+                part = self._left[: end - self.sent]
+                with cgroup.writing(fd, len(part)):
+                    done = os.write(fd, part)
             except BlockingIOError:
                 return FULL
             self.sent += done

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
+import os
 import socket
 import threading
 import time
@@ -14,7 +16,14 @@ import pytest
 
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors, regions
-from tests.differential.server import Monitor, Server
+from tests.differential.server import (
+    PATIENCE,
+    Message,
+    Monitor,
+    Server,
+    qemu_system_memd,
+    running,
+)
 from tests.faults.conftest import MIB, ControlGroup, arguments, error, memory
 
 NO_MEMORY = "qemu_prealloc_mem: preallocating memory failed: Cannot allocate memory"
@@ -103,6 +112,78 @@ def test_reading_what_was_never_written(limited: Server) -> None:
         part = {"id": "m", "offset": offset, "length": 16 * MIB}
         assert "return" in monitor.execute("x-memdev-read", part)
     assert memory(limited.pid) < 128 * MIB
+
+
+def test_reads_into_memory_that_clients_have_made(limited: Server) -> None:
+    """Its pages are charged to who writes them first, and stay while it is open anywhere."""
+    monitor = limited.monitor()
+    assert monitor.execute("object-add", arguments("memfd", size=16 * MIB)) == {"return": {}}
+    monitor.execute("x-memdev-write", {"id": "m", "offset": 0, "data": "AAAB" * (4 * MIB)})
+    part = {"id": "m", "offset": 0, "length": 12 * MIB, "descriptor": True}
+    request = json.dumps({"execute": "x-memdev-read", "arguments": part}).encode()
+    refusal = "cannot write to the memfd that came along: Cannot allocate memory"
+    with contextlib.ExitStack() as stack:
+        for _ in range(16):
+            fd = os.memfd_create("window", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+            stack.callback(os.close, fd)
+            monitor.send(request, [fd])
+            answer = monitor.read_answer()
+            if "error" in answer:
+                assert error(answer) == refusal
+                break
+        else:
+            raise AssertionError("it was never refused")
+        # Those whose pages are there are written to all the same.
+        again = os.memfd_create("window", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        stack.callback(os.close, again)
+        os.pwrite(again, bytes(12 * MIB), 0)
+        monitor.send(request, [again])
+        assert "return" in monitor.read_answer()
+    assert limited.alive()
+
+
+def outcome(monitor: Monitor, command: str, fd: int) -> str:
+    """What comes of having the memory written to a descriptor."""
+    monitor.send(b'{"execute": "getfd", "arguments": {"fdname": "there"}}', [fd])
+    assert monitor.read_answer() == {"return": {}}
+    given: Message = {"paging": False, "protocol": "fd:there"}
+    if command == "migrate":
+        given = {"uri": "fd:there"}
+    answer = monitor.execute(command, given)
+    if "error" in answer:
+        return error(answer)
+    ended = ("completed", "failed")
+    asked = f"query-{command.partition('-')[0]}"
+    status = settle(
+        lambda: monitor.execute(asked)["return"]["status"], lambda now: now in ended, PATIENCE
+    )
+    monitor.execute("cont")
+    return str(status)
+
+
+@pytest.mark.parametrize("command", ["migrate", "dump-guest-memory"])
+def test_memory_that_is_written_to_memory(
+    control_group: Callable[[str], ControlGroup], directory: Path, command: str
+) -> None:
+    """A stand-in writes to whatever it is told to."""
+    group = control_group("memory")
+    group.limit(128 * MIB)
+    group.refuse_swap()
+    options = ("-nodefaults", "-machine", "q35,memory-backend=m", "-m", "16M")
+    memory = ("-object", "memory-backend-memfd,id=m,size=16M")
+    with running("memd", [*qemu_system_memd(), *options, *memory], directory) as server:
+        group.take(server.pid)
+        monitor = server.monitor()
+        monitor.execute("x-memdev-write", {"id": "m", "offset": 0, "data": "AAAB" * (3 * MIB)})
+        with contextlib.ExitStack() as stack:
+            outcomes = []
+            while len(outcomes) < 12 and outcomes[-1:] in ([], ["completed"]):
+                fd = os.memfd_create("there", os.MFD_CLOEXEC)
+                stack.callback(os.close, fd)
+                outcomes.append(outcome(monitor, command, fd))
+        assert outcomes[0] == "completed"
+        assert outcomes[-1] != "completed"
+        assert server.alive()
 
 
 def test_many_small_writes(limited: Server) -> None:

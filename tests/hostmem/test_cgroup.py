@@ -14,6 +14,7 @@ from memd.hostmem.opened import look
 from memd.hostmem.populate import populate_range
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec
+from tests.conftest import NOT_HERE
 from tests.hostmem.made import HOST
 
 MIB = 1 << 20
@@ -180,6 +181,38 @@ def test_reading_a_shared_mapping_of_zeroes_is_counted(
                     list(content.pieces(region))
         finally:
             region.close()
+
+
+def test_writing_to_a_file_in_memory_is_counted(one_group: Callable[[int, int], None]) -> None:
+    """But for pages that it has; what is no such file is not, as a pipe."""
+    one_group(0, 0)
+    fd = os.memfd_create("test", os.MFD_CLOEXEC)
+    read, write = os.pipe()
+    try:
+        try:
+            libc.cachestat(fd, 0, PAGE)
+        except OSError as lack:
+            pytest.skip(f"{NOT_HERE}cachestat(2): {lack}")
+        cgroup._asked, cgroup._allowance = float("-inf"), 0
+        os.pwrite(fd, bytes(2 * PAGE), PAGE)
+        for at, length, too_much in (
+            (0, PAGE, True),
+            (PAGE, 2 * PAGE, False),
+            (PAGE, 3 * PAGE, True),
+            (None, PAGE, True),
+        ):
+            if too_much:
+                with pytest.raises(OSError, match="Cannot allocate"):
+                    cgroup.writing(fd, length, at).__enter__()
+            else:
+                with cgroup.writing(fd, length, at):
+                    pass
+        os.lseek(fd, PAGE, os.SEEK_SET)
+        with cgroup.writing(fd, PAGE), cgroup.writing(write, PAGE):
+            pass
+    finally:
+        for each in (fd, read, write):
+            os.close(each)
 
 
 def test_a_part_of_a_region_is_populated(one_group: Callable[[int, int], None]) -> None:
