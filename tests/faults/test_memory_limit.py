@@ -176,7 +176,7 @@ def test_memory_that_is_written_to_memory(
         monitor = server.monitor()
         monitor.execute("x-memdev-write", {"id": "m", "offset": 0, "data": "AAAB" * (3 * MIB)})
         with contextlib.ExitStack() as stack:
-            outcomes = []
+            outcomes: list[str] = []
             while len(outcomes) < 12 and outcomes[-1:] in ([], ["completed"]):
                 fd = os.memfd_create("there", os.MFD_CLOEXEC)
                 stack.callback(os.close, fd)

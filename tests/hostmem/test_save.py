@@ -381,6 +381,24 @@ def test_a_kill_at_the_renaming(tmp_path: Path, named: bool) -> None:
     assert os.listdir(tmp_path) == ["saved"]
 
 
+@need_root
+def test_another_users_file_at_a_temporary_name_stays(tmp_path: Path) -> None:
+    """Whoever it is, nothing of theirs is removed."""
+    path = tmp_path / "saved"
+    path.write_bytes(b"old")
+    with made(host=Kernel(named=True)) as region:
+        child = os.fork()
+        if not child:
+            region.host = Kernel(True, rename=lambda: os._exit(9))
+            save.save(region, "m", str(path), save.Saving())
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        (left,) = set(os.listdir(tmp_path)) - {"saved"}
+        os.chown(tmp_path / left, STRANGER, STRANGER)
+        save.save(region, "m", str(path), save.Saving())
+    assert set(os.listdir(tmp_path)) == {"saved", left}
+
+
 def test_a_long_name(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     with made() as region:
