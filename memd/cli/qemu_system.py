@@ -344,7 +344,7 @@ def _cpu(line: QemuCommandLine, given: Given) -> None:
 
 
 def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
-    line.hardware.machine.take_accel(Given(given.name, "kvm", given.where))
+    line.hardware.machine.set("accel", "kvm")
 
 
 def _help(line: QemuCommandLine, given: Given) -> None:

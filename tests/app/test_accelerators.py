@@ -19,6 +19,7 @@ from tests.conftest import NOT_HERE
         ["-accel", "kvm", "-accel", "tcg"],
         ["-machine", "none,accel=kvm:tcg"],
         ["-enable-kvm"],
+        ["-machine", "none,accel=tcg", "-enable-kvm"],
     ],
 )
 def test_kvm_is_used_where_it_can_be(start: Start, options: list[str]) -> None:
@@ -28,9 +29,24 @@ def test_kvm_is_used_where_it_can_be(start: Start, options: list[str]) -> None:
     assert answer["return"] == {"enabled": True, "present": True}
 
 
-@pytest.mark.parametrize("options", [[], ["-accel", "tcg"], ["-accel", "tcg", "-accel", "kvm"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *([], ["-accel", "tcg"], ["-accel", "tcg", "-accel", "kvm"]),
+        ["-enable-kvm", "-machine", "accel=tcg"],
+    ],
+)
 def test_kvm_is_not_used_unasked(start: Start, options: list[str]) -> None:
     assert start(*options).monitor().execute("query-kvm")["return"]["enabled"] is False
+
+
+@pytest.mark.parametrize(
+    "options", [["-enable-kvm", "-accel", "tcg"], ["-accel", "kvm", "-enable-kvm"]]
+)
+def test_it_is_asked_for_in_one_way(options: list[str]) -> None:
+    done = run(*options, "-qmp", "stdio")
+    told = 'qemu-system-memd: The -accel and "-machine accel=" options are incompatible\n'
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 def test_kvm_that_is_not_there() -> None:

@@ -3,8 +3,8 @@
     python3 -m tests.clients.kept
 
 makes them, in some ten seconds, and prints where they are: a virtual environment with
-what the package index has, and with the Python modules of Debian's Ganeti, which is not
-installed. It needs the standard library only. `programs.run` runs what uses them.
+what the package index has, and with the Python modules of Debian's Ganeti and autopkgtest,
+which are not installed. It needs the standard library only. `programs.run` runs what uses them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKAGES = (
 )
 """The clients, and of what they depend on that which their modules for QEMU import."""
 
-RECIPE = 2
+RECIPE = 3
 """Goes up when what is made here changes, so that an older one is not taken for it."""
 
 
@@ -54,24 +54,30 @@ def make() -> Path:
         pip = (python, "-m", "pip", "install", "-q", "--no-deps", "--only-binary", ":all:")
         _run(*pip, *PACKAGES)
         (modules,) = made.glob("lib/python*/site-packages")
-        _add_ganeti(made / "ganeti", modules)
+        scratch = made / "packages"
+        _unpack("autopkgtest", scratch)
+        for module in (scratch / "usr/share/autopkgtest/lib").glob("*.py"):
+            module.rename(modules / module.name)
+        # The package of that name depends on the one of the release.
+        release = re.search(r"Depends: (ganeti-[\d.]+)\n", _run("apt-cache", "depends", "ganeti"))
+        if release is None:
+            raise OSError("apt-cache knows no ganeti")
+        _unpack(release[1], scratch)
+        ganeti = scratch / "usr/share/ganeti" / release[1].removeprefix("ganeti-") / "ganeti"
+        ganeti.rename(modules / "ganeti")
+        shutil.rmtree(scratch)
         _run(python, "-m", "compileall", "-q", modules / "ganeti")
     return root
 
 
-def _add_ganeti(scratch: Path, modules: Path) -> None:
-    scratch.mkdir()
-    # The package of that name depends on the one of the release.
-    found = re.search(r"Depends: (ganeti-[\d.]+)\n", _run("apt-cache", "depends", "ganeti"))
-    if found is None:
-        raise OSError("apt-cache knows no ganeti")
+def _unpack(package: str, directory: Path) -> None:
+    """Unpack a package of Debian's, and nothing of what it depends on."""
+    directory.mkdir(exist_ok=True)
     sandbox = "APT::Sandbox::User=root"
-    _run("apt-get", "-q", "-o", sandbox, "download", found[1], cwd=scratch)
-    (package,) = scratch.glob("*.deb")
-    _run("dpkg-deb", "-x", package, scratch)
-    release = found[1].removeprefix("ganeti-")
-    (scratch / "usr/share/ganeti" / release / "ganeti").rename(modules / "ganeti")
-    shutil.rmtree(scratch)
+    _run("apt-get", "-q", "-o", sandbox, "download", package, cwd=directory)
+    (archive,) = directory.glob("*.deb")
+    _run("dpkg-deb", "-x", archive, directory)
+    archive.unlink()
 
 
 def _run(*command: str | Path, cwd: Path | None = None) -> str:

@@ -76,8 +76,8 @@ def _masked(value: Any, left_out: set[str]) -> Any:
     if isinstance(value, list):
         return [_masked(member, left_out) for member in value]
     if isinstance(value, str):
-        # Of block nodes without a name, and of the directory of labgrid's console.
-        return re.sub(r"(#block|labgrid-qemu-tmp-)\w+", r"\1", value)
+        # Of nodes and backends without a name, and of the directory of labgrid's console.
+        return re.sub(r"(#block|#net|labgrid-qemu-tmp-)\w+", r"\1", value)
     return value
 
 

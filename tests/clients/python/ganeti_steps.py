@@ -15,6 +15,9 @@ from typing import Any
 from ganeti import objects
 from ganeti.hypervisor.hv_kvm.monitor import QmpConnection
 
+CONNECTED = "03"
+"""The state of a socket in /proc/net/unix."""
+
 PATIENCE = 60
 """Seconds that a migration may take."""
 
@@ -22,7 +25,7 @@ PATIENCE = 60
 def do(qmp: Any, name: str, *arguments: object, **keywords: object) -> None:
     """Print what comes of a step, for which it connects and leaves again."""
     try:
-        said = getattr(qmp, name)(*arguments, **keywords)
+        said = getattr(left(qmp), name)(*arguments, **keywords)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
     told = [each for each in arguments if type(each) in (str, dict, list)]
@@ -31,13 +34,28 @@ def do(qmp: Any, name: str, *arguments: object, **keywords: object) -> None:
 
 def execute(qmp: Any, *arguments: object) -> Any:
     """Print what comes of a command; gives it."""
-    with qmp:
+    with left(qmp):
         try:
             said = qmp.Execute(*arguments)
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
     print(json.dumps([arguments, said]))
     return said
+
+
+def left(qmp: Any) -> Any:
+    """Wait until its machine has seen the last client leave; gives it.
+
+    QEMU may greet a client twice that comes before, which Ganeti takes for an answer.
+    """
+    end = f" {qmp.monitor_filename}"
+
+    def is_alone() -> bool:
+        rows = [row for row in Path("/proc/net/unix").read_text().splitlines() if row.endswith(end)]
+        return all(row.split()[5] != CONNECTED for row in rows)
+
+    until(is_alone)
+    return qmp
 
 
 def until(look: Callable[[], bool]) -> None:
@@ -94,18 +112,18 @@ def migrate(source: Any, target: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     do_unsaid(source, port)
-    until(lambda: source.GetMigrationStatus()["status"] == "failed")
-    print(json.dumps(source.GetMigrationStatus()["status"]))
+    until(lambda: left(source).GetMigrationStatus()["status"] == "failed")
+    print(json.dumps(left(source).GetMigrationStatus()["status"]))
     do(source, "ContinueGuestEmulation")
     execute(source, "query-status")
     execute(target, "migrate-incoming", {"uri": "tcp:127.0.0.1:0"})
-    told = target.GetMigrationStatus()
+    told = left(target).GetMigrationStatus()
     do_unsaid(source, int(told["socket-address"][0]["port"]))
-    until(lambda: source.GetMigrationStatus()["status"] in ("completed", "failed"))
-    print(json.dumps(source.GetMigrationStatus()["status"]))
+    until(lambda: left(source).GetMigrationStatus()["status"] in ("completed", "failed"))
+    print(json.dumps(left(source).GetMigrationStatus()["status"]))
 
     def arrived() -> bool:
-        with target:
+        with left(target):
             return bool(target.Execute("query-status")["status"] != "inmigrate")
 
     until(arrived)
@@ -115,14 +133,14 @@ def migrate(source: Any, target: Any) -> None:
 
 def do_unsaid(qmp: Any, port: int) -> None:
     """Begin to migrate to a port, which is not printed."""
-    print(json.dumps(["StartMigration", qmp.StartMigration("127.0.0.1", port)]))
+    print(json.dumps(["StartMigration", left(qmp).StartMigration("127.0.0.1", port)]))
 
 
 def main() -> None:
     """Do the steps."""
     place = Path(sys.argv[3])
     source, target = QmpConnection(sys.argv[1]), QmpConnection(sys.argv[2])
-    with source:
+    with left(source):
         # A stand-in has some of its own.
         commands = [each for each in source.supported_commands if not each.startswith("x-")]
         print(json.dumps([source.version[:2], sorted(commands)]))
