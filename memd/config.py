@@ -348,6 +348,7 @@ class Config:
             that is not as usual.
         making: what is to be run as the machine is made, None for nothing.
         incoming: how a machine that migrates is awaited, None where none is.
+        loading: has a snapshot of the machine loaded, None for none.
         allow_exec: whether clients may name commands.
         startup: what a stand-in registers at the start, in the order of the command
             line.
@@ -386,6 +387,7 @@ class Config:
     qtest_log: str | None = None
     making: StartCommand | None = None
     incoming: StartCommand | None = None
+    loading: StartCommand | None = None
     allow_exec = False
     default_audio = True
     catalogue: str | None = None

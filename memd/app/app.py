@@ -270,6 +270,8 @@ class App:
         if self._daemon.standin is not None:
             self._daemon.standin.warn()
         machine = self._daemon.machine
+        if self._config.loading is not None:
+            await self._register([self._config.loading])
         machine.started = True
         machine.set_running(self._daemon.run_state == "running")
         if self._config.incoming is not None:

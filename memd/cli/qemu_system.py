@@ -69,7 +69,7 @@ _FLAGS_READ_OVER = (
 
 REFUSED = (
     "acpitable",
-    *("dfilter", "dump-vmstate", "echr", "iscsi", "loadvm"),
+    *("dfilter", "dump-vmstate", "echr", "iscsi"),
     *("mtdblock", "plugin"),
     *("sd", "shim"),
     "xen-domid",
@@ -408,7 +408,7 @@ OPTIONS: dict[str, Take] = {
     "rtc": _rtc,
     "run-with": _run_with,
     **_taken("register", "add-fd", "blockdev", "chardev", "debugcon", "fsdev", "gdb", "incoming"),
-    **_taken("register", "netdev", "object", "spice", "tpmdev", "virtfs", "vnc"),
+    **_taken("register", "loadvm", "netdev", "object", "spice", "tpmdev", "virtfs", "vnc"),
     **_taken("register", "serial", "parallel", by="take_port"),
     **_taken("register", "drive", "cdrom", "fda", "fdb", "hda", "hdb", by="take_drive"),
     **_taken("register", "hdc", "hdd", "pflash", by="take_drive"),
@@ -568,6 +568,8 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     apply_options(given, OPTIONS | FLAGS, line)
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
+    if config.loading is not None and config.incoming is not None:
+        raise CommandLineError("'incoming' and 'loadvm' options are mutually exclusive")
     if config.preconfig and config.incoming is not None and config.incoming.command == "incoming":
         raise CommandLineError("'preconfig' supports '-incoming defer' only")
     hardware.machine.check_type(config.compat)

@@ -238,6 +238,11 @@ def take_incoming(line: QemuCommandLine, given: Given) -> None:
     line.config.incoming = StartCommand(command, options, given.where)
 
 
+def take_loadvm(line: QemuCommandLine, given: Given) -> None:
+    """Take `-loadvm`: the snapshot that the machine is as when it starts."""
+    line.config.loading = StartCommand("loadvm", {"tag": given.value})
+
+
 def take_object(line: QemuCommandLine, given: Given) -> None:
     """Take `-object`, also of a type that is only known."""
     try:

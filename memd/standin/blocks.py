@@ -786,7 +786,7 @@ class Blocks:
                 await self._keep(node)
             except QMPError as error:
                 self.say(f"{printable(node.name)}: {printable(error.desc)}")
-            if not (node.owned or node.holds or node.job or node.drives or self.users(node)):
+            if not (node.owned or node.holds or node.claims or node.drives or self.users(node)):
                 # Another command could not close it meanwhile.
                 await self.collect(node)
 
@@ -1649,6 +1649,9 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
         if file.driver != "host_cdrom":
             image["dirty-flag"] = False
     image |= node.facts
+    header = next((each.header for each in node.layers() if each.header is not None), None)
+    if header is not None and header.snapshots:
+        image["snapshots"] = [each.told() for each in header.snapshots]
     if node.stored:
         # Of the directory of bitmaps.
         data = node.facts["format-specific"]["data"]

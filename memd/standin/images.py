@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -274,9 +275,11 @@ class Images:
             done.made.append(to)
             await self._claim_backup(data, to, done)
         elif kind == "blockdev-snapshot-internal-sync":
-            from memd.standin.snapshots import Snapshots
+            from memd.standin.snapshots import NodeSnapshots
 
-            Snapshots(self._blocks, self.jobs, self._blocks.compat).make_of_node(data)
+            snapshots = NodeSnapshots(self._blocks)
+            await snapshots.make_of_node(data)
+            done.undos.append(partial(snapshots.take_back, data))
         elif kind == "block-dirty-bitmap-remove":
             bitmap = self.bitmaps.free(data, lost=True)[1]
             bitmap.busy = True

@@ -33,6 +33,9 @@ _VERBS = {
 }
 """In which states a job takes a command; in any it may be resumed, if it was paused."""
 
+Work = Callable[[Callable[[Event], None]], Command[None]]
+"""Does what a job is for while that runs; given what tells of an event."""
+
 Finish = Callable[[bool], Command[None]]
 """Does what a job is for; told whether it was completed and not cancelled when it was ready."""
 
@@ -49,6 +52,7 @@ class Task(NamedTuple):
         finish: does it; None where there is nothing to do.
         error: why it fails, or None.
         bitmap: the dirty bitmap that it uses, or None.
+        work: what it does first, or None.
     """
 
     kind: str
@@ -58,6 +62,7 @@ class Task(NamedTuple):
     finish: Finish | None = None
     error: str | None = None
     bitmap: Bitmap | None = None
+    work: Work | None = None
 
 
 def given_up(ids: list[str]) -> tuple[Event, ...]:
@@ -159,8 +164,15 @@ class Jobs:
         if task.kind == "backup":
             job.go("paused")
             job.go("running")
-        if task.error is not None:
-            await self._conclude(job, "BLOCK_JOB_COMPLETED", error=task.error)
+        if task.work is not None:
+            job.ends = True
+            try:
+                await task.work(job.events.append)
+            except QMPError as error:
+                job.error = error.desc
+            job.ends = False
+        if job.error is not None:
+            await self._conclude(job, "BLOCK_JOB_COMPLETED", error=job.error)
         elif task.end == "ready":
             job.go("ready")
             job.tell("BLOCK_JOB_READY")

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
@@ -28,6 +28,7 @@ from memd.standin.stream import (
     MORE_THAN_A_PIPE,
     SLICE,
     Block,
+    Buffer,
     NotLoaded,
     Reader,
     Writer,
@@ -42,6 +43,14 @@ if TYPE_CHECKING:
     from memd.standin.chardevs import Sets
 
 log = logging.getLogger("memd")
+
+T = TypeVar("T")
+
+Save = Callable[[Callable[[Buffer], int]], None]
+"""Writes the state of a machine by a function that takes bytes, and says how many."""
+
+Load = Callable[[Callable[[memoryview], int]], None]
+"""Reads it by one that fills what it is given, and says with how many bytes, 0 at the end."""
 
 _IGNORE_SHARED = "x-ignore-shared"
 _INTERNAL = "internal error, see the log"
@@ -391,6 +400,65 @@ class Migration:
         self._urgent = True
         self._wake()
 
+    # Into an image, and from one
+
+    async def save(self, put: Callable[[Save], T], on: frozenset[int], was: str) -> T:
+        """Have the machine's state written somewhere, and give what comes of that.
+
+        Args:
+            put: is given, in a thread, what writes it by the function that it is given.
+            on: what that may wait for; see `Job.on`.
+            was: the run state of the machine.
+        """
+        blocks = self._blocks()
+        told: dict[str, JSON] = {"machine": self._machine_name}
+        told["capabilities"] = sorted(self._host.migration_capabilities & {_IGNORE_SHARED})
+        writer, devices = Writer(told, blocks), self._devices()
+
+        def drain(write: Callable[[Buffer], int]) -> None:
+            while writer.push_into(write, SLICE) != END:
+                pass
+
+        def save(write: Callable[[Buffer], int]) -> None:
+            drain(write)
+            writer.go_through(remember=False)
+            drain(write)
+            told_state = was if was in _STATES else "paused"
+            writer.finish({"run-state": told_state, "devices": devices})
+            drain(write)
+
+        for each in blocks:
+            each.region.pin()
+        try:
+            return await Job(lambda: put(save), on=on, heavy=True)
+        finally:
+            await Job(partial(_unpin, blocks), release=True)
+
+    async def load(self, take: Callable[[Load], None], on: frozenset[int]) -> None:
+        """Have the machine's state read from somewhere.
+
+        Args:
+            take: is given, in a thread, what reads it by the function that it is given.
+            on: what that may wait for.
+
+        Raises:
+            NotLoaded: it can't be loaded.
+        """
+        blocks = self._blocks()
+        reader = Reader(self._check_header, {each.name: each for each in blocks})
+
+        def load(read: Callable[[memoryview], int]) -> None:
+            while not reader.pull_from(read):
+                pass
+
+        for each in blocks:
+            each.region.pin()
+        try:
+            await Job(lambda: take(load), on=on, heavy=True)
+        finally:
+            await Job(partial(_unpin, blocks), release=True)
+        self._take_devices(reader.state or {})
+
     # Coming
 
     async def receive(self, args: dict[str, Any], opener: Opener) -> None:
@@ -528,6 +596,12 @@ class Migration:
         for device in self._host.machine.plugged:
             if isinstance(device, VirtioPci) and isinstance(device.virtio, VirtioMem):
                 yield self._host.machine.tree.path_of(device), device.virtio
+
+
+def _unpin(blocks: list[Block]) -> None:
+    # In a thread: what was closed meanwhile is unmapped now.
+    for each in blocks:
+        each.region.unpin()
 
 
 def _other_machine(why: str, detail: str = "") -> NotLoaded:

@@ -55,9 +55,15 @@ _FIELDS = {
 _COMPRESSION_BYTE = 104
 _LENGTH = 112
 _LONGEST_NAME = 1023
-_ENTRY = struct.Struct(">12xHH16xII")
-"""Of an internal snapshot: the lengths of its id and name, of a machine's state and of what
-comes before the id."""
+_ENTRY = struct.Struct(">QIHHIIQII")
+"""Of an internal snapshot: its table and the entries of that, the lengths of its id and name, when
+it was made, how long the machine had run, and the lengths of its state and of what comes before
+the id."""
+_MORE = struct.Struct(">QQQ")
+"""What comes there: the length of the state and the bytes of the disk, each in full, and how many
+instructions had run."""
+_NO_COUNT = (1 << 64) - 1
+_MOST_SHORT = (1 << 32) - 1
 _LONGEST_SNAPSHOTS = 64 << 10
 """Bytes of the table of internal snapshots, which are kept: QEMU takes 65,536 snapshots."""
 _STEP = 1 << 20
@@ -94,11 +100,48 @@ class Snapshot(NamedTuple):
         id: unique in the image.
         name: what people call it.
         size: bytes of a machine's state in it.
+        seconds: when it was made, since the epoch.
+        nanoseconds: those of a second besides.
+        clock: nanoseconds that the machine had run.
+        table: the offset of its first-level table, and its entries.
+        disk: bytes that a guest saw; None where that is not told.
+        raw: it as it is in the table, where it is there.
     """
 
     id: str
     name: str
     size: int
+    seconds: int = 0
+    nanoseconds: int = 0
+    clock: int = 0
+    table: tuple[int, int] = (0, 0)
+    disk: int | None = None
+    raw: bytes = b""
+
+    def pack(self) -> bytes:
+        """It as it is in the table."""
+        if self.raw:
+            return self.raw
+        id, name = os.fsencode(self.id), os.fsencode(self.name)
+        more = _MORE.pack(self.size, self.disk or 0, _NO_COUNT)
+        data = _ENTRY.pack(
+            *(*self.table, len(id), len(name), self.seconds, self.nanoseconds, self.clock),
+            *(min(self.size, _MOST_SHORT), len(more)),
+        )
+        data += more + id + name
+        return data.ljust(round_up(len(data), 8), b"\0")
+
+    def told(self) -> dict[str, JSON]:
+        """QAPI's `SnapshotInfo`."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "vm-state-size": self.size,
+            "date-sec": self.seconds,
+            "date-nsec": self.nanoseconds,
+            "vm-clock-sec": self.clock // 1_000_000_000,
+            "vm-clock-nsec": self.clock % 1_000_000_000,
+        }
 
 
 class Header:
@@ -264,8 +307,8 @@ class Header:
             raise QMPError("The new size must be a multiple of 512")
         width = 16 if self.incompatible & EXTENDED_L2 else 8
         entries = -(-size // (self.cluster * (self.cluster // width)))
-        if size < self.size or self.snapshots:
-            raise QMPError("memd only grows qcow2 images, and only those without snapshots")
+        if size < self.size or (self.snapshots and self.version < 3):
+            raise QMPError("memd only grows qcow2 images, and none of version 2 with snapshots")
         if entries > _MOST_ENTRIES:
             raise QMPError("Failed to grow the L1 table: File too large")
         return max(entries, self.table[1])
@@ -365,16 +408,21 @@ def _snapshots(fd: int, at: int, count: int) -> tuple[list[Snapshot], int]:
         entry = os.pread(fd, _ENTRY.size, at)
         if len(entry) < _ENTRY.size or at > end:
             raise QMPError("Could not read snapshots")
-        id_length, name_length, size, more = _ENTRY.unpack(entry)
+        fields = _ENTRY.unpack(entry)
+        id_length, name_length, more = fields[2], fields[3], fields[8]
         rest = os.pread(
             fd, min(more, _LONGEST_SNAPSHOTS) + id_length + name_length, at + len(entry)
         )
         if len(rest) < more + id_length + name_length:
             raise QMPError("Could not read snapshots")
-        if more >= 8:
-            (size,) = struct.unpack_from(">Q", rest)
-        names = rest[more:]
-        found.append(Snapshot(os.fsdecode(names[:id_length]), os.fsdecode(names[id_length:]), size))
+        size = struct.unpack_from(">Q", rest)[0] if more >= 8 else fields[7]
+        disk = struct.unpack_from(">Q", rest, 8)[0] if more >= 16 else None
+        id, name = rest[more : more + id_length], rest[more + id_length :]
+        raw = (entry + rest).ljust(round_up(len(entry) + len(rest), 8), b"\0")
+        made: tuple[int, int, int] = fields[4:7]
+        found.append(
+            Snapshot(os.fsdecode(id), os.fsdecode(name), size, *made, fields[:2], disk, raw)
+        )
         at += round_up(len(entry) + len(rest), 8)
     return found, at
 

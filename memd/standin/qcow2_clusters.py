@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from sys import byteorder
 
 from memd.errors import QMPError
+from memd.hostmem import cgroup
 from memd.hostmem.libc import write_at
 from memd.standin.qcow2 import LONGEST_REFERENCES, Header
 
@@ -50,13 +51,17 @@ class Update:
         fd: the image's file.
         header: its header, as it is now.
 
+    Attributes:
+        fd: the image's file.
+        header: its header.
+
     Raises:
         QMPError: nobody may change that image.
         OSError: it can't be read.
     """
 
     def __init__(self, fd: int, header: Header) -> None:
-        self._fd = fd
+        self.fd = fd
         self.header = header
         self._cluster = header.cluster
         if header.unwritable is not None:
@@ -77,7 +82,7 @@ class Update:
     def read(self, at: int, length: int) -> bytes:
         """Bytes of the image; those beyond the end of the file are zeroes."""
         data = b""
-        while len(data) < length and (more := os.pread(self._fd, length - len(data), at)):
+        while len(data) < length and (more := os.pread(self.fd, length - len(data), at)):
             data += more
             at += len(more)
         return data.ljust(length, b"\0")
@@ -99,6 +104,9 @@ class Update:
         ):
             if length:
                 found.extend(self._indexes(start, length))
+        self._fixed = frozenset(found) | {
+            (entry & OFFSET) // self._cluster for entry in self._blocks_at
+        }
         for each in self._blocks_at, words(self.read(at, entries * 8)):
             found.extend((entry & OFFSET) // self._cluster for entry in each if entry & OFFSET)
         return array("Q", sorted(found))
@@ -109,6 +117,10 @@ class Update:
     def _is_own(self, index: int) -> bool:
         at = bisect_left(self._own, index)
         return at < len(self._own) and self._own[at] == index
+
+    def is_fixed(self, index: int) -> bool:
+        """Whether a cluster has the header or a table, second-level ones excepted."""
+        return index in self._fixed
 
     # References
 
@@ -145,10 +157,14 @@ class Update:
         length = 1 << (width - 3)
         return int.from_bytes(block[place * length : (place + 1) * length], "big")
 
+    def check_count(self, count: int) -> None:
+        """Raise `QMPError` where the image can't count so many references."""
+        if not 0 <= count <= self._most:
+            raise QMPError("Invalid argument")
+
     def set_count(self, index: int, count: int) -> None:
         """Have another number of references to a cluster; it is written with others."""
-        if not 0 <= count <= self._most:
-            raise QMPError("memd counts no more references to a cluster than the image does")
+        self.check_count(count)
         number, place = divmod(index, self._per_block)
         block = self._block(number)
         if block is None:
@@ -166,13 +182,13 @@ class Update:
 
     def _write_blocks(self) -> None:
         for number in sorted(self._changed):
-            write_at(self._fd, bytes(self._blocks[number]), self._blocks_at[number])
+            write_at(self.fd, bytes(self._blocks[number]), self._blocks_at[number])
         self._changed.clear()
 
     def flush(self) -> None:
         """Write the references that were counted; raises `OSError`."""
         self._write_blocks()
-        os.fdatasync(self._fd)
+        os.fdatasync(self.fd)
 
     # Clusters
 
@@ -251,7 +267,7 @@ class Update:
             at = (start + moved + place) * self._cluster
             blocks_at[number] = at
             self._blocks[number] = bytearray(self._cluster)
-            write_at(self._fd, bytes(self._cluster), at)
+            write_at(self.fd, bytes(self._cluster), at)
         old, old_length, self._blocks_at = self._at, len(self._blocks_at) * 8, blocks_at
         own: range = range(start, start + moved + len(missing))
         self._own = array("Q", sorted([*self._own, *own]))
@@ -261,16 +277,16 @@ class Update:
         self.flush()
         if moved:
             self._at = start * self._cluster
-            write_at(self._fd, table(blocks_at), self._at)
-            os.fdatasync(self._fd)
-            self.header.set_fields(self._fd, references=self._at, references_clusters=moved)
-            os.fdatasync(self._fd)
+            write_at(self.fd, table(blocks_at), self._at)
+            os.fdatasync(self.fd)
+            self.header.set_fields(self.fd, references=self._at, references_clusters=moved)
+            os.fdatasync(self.fd)
             for index in self._indexes(old, old_length):
                 self.set_count(index, 0)
         elif missing:
             for number in missing:
-                write_at(self._fd, struct.pack(">Q", blocks_at[number]), self._at + 8 * number)
-            os.fdatasync(self._fd)
+                write_at(self.fd, struct.pack(">Q", blocks_at[number]), self._at + 8 * number)
+            os.fdatasync(self.fd)
         return own.stop
 
     def _end(self) -> int:
@@ -286,7 +302,9 @@ class Update:
 
     def write(self, at: int, data: bytes) -> None:
         """Write clusters that were taken, the rest of the last one as zeroes; raises `OSError`."""
-        write_at(self._fd, data.ljust(-(-len(data) // self._cluster) * self._cluster, b"\0"), at)
+        padded = data.ljust(-(-len(data) // self._cluster) * self._cluster, b"\0")
+        with cgroup.writing(self.fd, len(padded), at):
+            write_at(self.fd, padded, at)
         self._file_end = max(self._file_end, self._indexes(at, len(data)).stop)
 
     def store(self, data: bytes) -> int:
@@ -321,8 +339,8 @@ class Update:
             switch: given the file, has the header refer to it, by one write.
         """
         self.flush()
-        switch(self._fd)
-        os.fdatasync(self._fd)
+        switch(self.fd)
+        os.fdatasync(self.fd)
         for index, count in self._released.items():
             self.set_count(index, self.count(index) - count)
         self._released.clear()

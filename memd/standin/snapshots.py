@@ -1,50 +1,57 @@
-"""Internal snapshots, which memd neither makes, loads nor deletes.
+"""Internal snapshots: those of one node, and those of the machine with all of its nodes.
 
-What QEMU refuses is refused in its words, and what it has nothing to do for is done.
-What it would do is refused, too. Observed on QEMU 10.0.2.
+Rules and texts were observed on QEMU 10.0.2.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.standin.blocks import changing, held, waits_for
 from memd.standin.jobs import Task
+from memd.standin.qcow2 import EXTERNAL_DATA, Snapshot
+from memd.work import Event, Job
 
 if TYPE_CHECKING:
+    from memd.json_types import JSON
     from memd.standin.blocks import Blocks, Node
     from memd.standin.jobs import Jobs
-    from memd.standin.qcow2 import Header, Snapshot
-    from memd.work import Event
+    from memd.standin.migration import Host, Load, Migration, Save
+    from memd.standin.qcow2 import Header
 
 Args = dict[str, Any]
+Emit = Callable[[Event], None]
+T = TypeVar("T")
 
-_NONE_MADE = "memd makes no internal snapshots, and this would be one"
-_NONE_LOADED = "memd loads no internal snapshots, and '{}' is one"
-_NONE_DELETED = "memd deletes no internal snapshots, and '{}' is one"
-_NONE_LISTED = "memd lists no internal snapshots, and node '{}' has some"
+_LONGEST_NAME = 255
+"""Bytes of a snapshot's name, which is cut there."""
+
+_UNTOLD = ("Invalid argument", "Operation not supported")
+"""Reasons that QEMU does not give."""
+
+_UNITS = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_COLUMNS = "{:<7} {:<16} {:>8} {:>19} {:>15} {:>10}"
 
 
-class Snapshots:
-    """Commands about internal snapshots.
+class NodeSnapshots:
+    """Commands about the internal snapshots of one node.
 
     Args:
         blocks: the nodes.
-        jobs: those that `snapshot-save` and the like start.
-        compat: whose words are said.
     """
 
-    def __init__(self, blocks: Blocks, jobs: Jobs, compat: Compat) -> None:
+    def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
-        self._jobs = jobs
-        self._compat = compat
 
-    # Of one node
-
-    def make_of_node(self, args: Args) -> None:
-        """`blockdev-snapshot-internal-sync`: raise `QMPError`."""
+    async def make_of_node(self, args: Args) -> None:
+        """`blockdev-snapshot-internal-sync`; raises `QMPError`."""
         device = args["device"]
         node = self._root(device)
         if node.read_only:
@@ -55,15 +62,22 @@ class Snapshots:
                 f"Block format '{node.driver}' used by device '{device}' does not support"
                 " internal snapshots"
             )
+        if header.incompatible & EXTERNAL_DATA:
+            raise QMPError("Failed to get a snapshot list: Operation not supported")
         name = args["name"]
         if not name:
             raise QMPError("Name is empty")
         if _has(node, name):
             raise QMPError(f"Snapshot with name '{name}' already exists on device '{device}'")
-        raise QMPError(_NONE_MADE)
+        try:
+            await self._create(node, _new(name))
+        except QMPError as error:
+            raise QMPError(
+                f"Failed to create snapshot '{name}' on device '{device}': {error.desc}"
+            ) from None
 
-    def delete_of_node(self, args: Args) -> None:
-        """`blockdev-snapshot-delete-internal-sync`: raise `QMPError`."""
+    async def delete_of_node(self, args: Args) -> JSON:
+        """`blockdev-snapshot-delete-internal-sync`; raises `QMPError`."""
         device, id, name = args["device"], args.get("id"), args.get("name")
         node = self._root(device)
         if id is None and name is None:
@@ -73,68 +87,244 @@ class Snapshots:
             raise QMPError("Failed to get a snapshot list: Operation not supported")
         for each in header.snapshots:
             if id in (None, each.id) and name in (None, each.name):
-                raise QMPError(_NONE_DELETED.format(each.name))
+                await self._delete(node, each)
+                return each.told()
         told = ["null" if each is None else each for each in (id, name)]
         raise QMPError(
             f"Snapshot with id '{told[0]}' and name '{told[1]}' does not exist on device '{device}'"
         )
+
+    async def take_back(self, args: Args) -> None:
+        """Delete the snapshot again that `make_of_node` has made."""
+        with suppress(QMPError):
+            # Another client may have deleted it, or the node, meanwhile.
+            await self.delete_of_node(args)
 
     def _root(self, name: str) -> Node:
         node = self._blocks.named(name)
         self._blocks.check_root(node)
         return node
 
-    # Of the machine
+    # Of an image
 
-    def save(self, args: Args) -> None:
-        """`snapshot-save`; `savevm` where no devices are named: raise `QMPError`."""
-        nodes = self._nodes(args)
-        tag = args.get("tag")
-        if nodes and "devices" in args and all(_has(node, tag) for node in nodes):
-            raise QMPError(f"Snapshot '{tag}' already exists in one or more devices")
-        self._of_state(nodes, args)
-        raise QMPError(_NONE_MADE)
+    async def _create(self, node: Node, snapshot: Snapshot) -> None:
+        from memd.standin.qcow2_snapshots import create
 
-    def load(self, args: Args) -> None:
-        """`snapshot-load`; `loadvm` where no devices are named: raise `QMPError`."""
-        nodes, tag = self._nodes(args), args["tag"]
-        if not all(_has(node, tag) for node in nodes):
-            raise QMPError(f"Snapshot '{tag}' does not exist in one or more devices")
-        found = _has(self._of_state(nodes, args), tag)
-        if found is not None and not found.size:
-            raise QMPError("This is a disk-only snapshot. Revert to it  offline using qemu-img")
-        raise QMPError(_NONE_LOADED.format(tag))
+        await self._change(node, lambda fd, header: create(fd, header, snapshot))
 
-    def delete(self, args: Args) -> None:
-        """`snapshot-delete`; `delvm` where no devices are named; raises `QMPError`."""
-        tag = args["tag"]
-        if any(_has(node, tag) for node in self._nodes(args)):
-            raise QMPError(_NONE_DELETED.format(tag))
+    async def _delete(self, node: Node, snapshot: Snapshot) -> None:
+        from memd.standin.qcow2_snapshots import delete
 
-    def told(self) -> str:
-        """`info snapshots`; raises `QMPError` where there are some."""
-        try:
-            node = self._of_state([*filter(_can, self._used())], {})
-        except QMPError as error:
-            return error.desc if self._compat is Compat.V10_0 else f"Error: {error.desc}"
-        header = _header(node)
-        if header is not None and header.snapshots:
-            raise QMPError(_NONE_LISTED.format(node.name))
-        return "There is no snapshot available."
+        await self._change(node, lambda fd, header: delete(fd, header, snapshot))
+
+    async def _change(self, node: Node, work: Callable[[int, Header], T]) -> T:
+        """Change the image of a node; raises `QMPError`."""
+        with held([node]):
+            return await Job(_changing(node, work), on=waits_for([node]), heavy=True)
+
+
+class Snapshots(NodeSnapshots):
+    """Commands about those, and about snapshots of the machine.
+
+    Args:
+        blocks: the nodes.
+        jobs: those that `snapshot-save` and the like start.
+        compat: whose words are said.
+        host: the daemon.
+        migration: has the state of the machine written and read.
+    """
+
+    def __init__(
+        self, blocks: Blocks, jobs: Jobs, compat: Compat, host: Host, migration: Migration
+    ) -> None:
+        super().__init__(blocks)
+        self._jobs = jobs
+        self._compat = compat
+        self._host = host
+        self._migration = migration
+
+    def _emit(self, event: Event) -> None:
+        self._host.machine.emit((event,))
+
+    async def savevm(self, args: Args) -> None:
+        """`savevm` of the human monitor; raises `QMPError`."""
+        await self._save(args, self._emit)
+
+    async def loadvm(self, args: Args) -> None:
+        """`loadvm` of the human monitor; raises `QMPError`."""
+        await self._load(args, self._emit)
+
+    async def delvm(self, args: Args) -> None:
+        """`delvm` of the human monitor; raises `QMPError`."""
+        await self._remove(args, self._emit)
 
     def job(self, kind: str) -> Callable[[Args], Awaitable[tuple[Event, ...]]]:
         """Gives what starts a job: `snapshot-save`, `-load` or `-delete`."""
-        does = {"save": self.save, "load": self.load, "delete": self.delete}[kind]
+        does = {"save": self._save, "load": self._load, "delete": self._remove}[kind]
 
         def start(args: Args) -> Awaitable[tuple[Event, ...]]:
-            error = None
-            try:
-                does(args)
-            except QMPError as failed:
-                error = failed.desc
-            return self._jobs.start(args["job-id"], Task(f"snapshot-{kind}", error=error), {})
+            task = Task(f"snapshot-{kind}", work=partial(does, args))
+            return self._jobs.start(args["job-id"], task, {})
 
         return start
+
+    async def _save(self, args: Args, emit: Emit) -> None:
+        nodes = self._nodes(args)
+        tag, given = args.get("tag"), "devices" in args
+        if nodes and given and all(_has(node, tag) for node in nodes):
+            raise QMPError(f"Snapshot '{tag}' already exists in one or more devices")
+        first = self._of_state(nodes, args)
+        self._check_migration()
+        snapshot = _new(tag or time.strftime("vm-%Y%m%d%H%M%S"))
+        was = self._stop("save-vm", emit)
+        done: list[Node] = []
+        node = first
+        try:
+            for node in () if given else nodes:
+                while (there := _has(node, snapshot.name)) is not None:
+                    await self._delete(node, there)
+            for node in (first, *(each for each in nodes if each is not first)):
+                if node is first:
+                    await self._save_state(node, snapshot, was)
+                else:
+                    await self._create(node, snapshot)
+                done.append(node)
+        except QMPError as error:
+            for each in done:
+                there = _has(each, snapshot.name)
+                with suppress(QMPError):
+                    if there is not None:
+                        await self._delete(each, there)
+            why = "" if error.desc in _UNTOLD else f": {error.desc}"
+            raise QMPError(
+                f"Could not create snapshot '{snapshot.name}' on '{_label(node)}'{why}"
+            ) from None
+        finally:
+            self._resume(was, emit)
+
+    async def _save_state(self, node: Node, snapshot: Snapshot, was: str) -> None:
+        from memd.standin.qcow2_snapshots import StateWriter, create
+
+        def put(save: Save) -> None:
+            def work(fd: int, header: Header) -> None:
+                state = StateWriter(fd, header)
+                save(state.write)
+                create(fd, header, snapshot, state)
+
+            _changing(node, work)()
+
+        with held([node]):
+            await self._migration.save(put, waits_for([node]), was)
+
+    async def _load(self, args: Args, emit: Emit) -> None:
+        # QEMU stops the machine first, and has it run again only if a snapshot was loaded.
+        was = self._stop("restore-vm", emit)
+        try:
+            await self._load_all(args)
+        except QMPError:
+            if was != "running":
+                self._host.run_state = was
+            raise
+        self._resume(was, emit)
+
+    async def _load_all(self, args: Args) -> None:
+        from memd.standin.qcow2_snapshots import revert
+        from memd.standin.stream import NotLoaded
+
+        nodes, tag = self._nodes(args), args["tag"]
+        if not all(_has(node, tag) for node in nodes):
+            raise QMPError(f"Snapshot '{tag}' does not exist in one or more devices")
+        first = self._of_state(nodes, args)
+        found = _has(first, tag)
+        if found is not None and not found.size:
+            raise QMPError("This is a disk-only snapshot. Revert to it  offline using qemu-img")
+        self._check_migration()
+        for node in nodes:
+            if _image(node).bitmaps or node.bitmaps:
+                raise QMPError(
+                    f"Could not load snapshot '{tag}' on '{_label(node)}': Device has active dirty"
+                    " bitmaps"
+                )
+        try:
+            await self._load_state(first, tag)
+            for node in nodes:
+                there = _has(node, tag)
+                if there is not None:
+                    await self._change(node, partial(_in_order(revert), there))
+        except NotLoaded as error:
+            raise QMPError(f"Error -22 while loading VM state{_why(error)}") from None
+        except QMPError as error:
+            raise QMPError(
+                f"Could not load snapshot '{tag}' on '{_label(node)}': {error.desc}"
+            ) from None
+
+    async def _load_state(self, node: Node, tag: str) -> None:
+        """Load the machine's state; raises `NotLoaded`."""
+        from memd.standin.qcow2_snapshots import StateReader
+
+        def take(load: Load) -> None:
+            def work(fd: int, header: Header) -> None:
+                found = next(each for each in header.snapshots if each.name == tag)
+                load(StateReader(fd, header, found).read_into)
+
+            _changing(node, work)()
+
+        with held([node]):
+            await self._migration.load(take, waits_for([node]))
+
+    async def _remove(self, args: Args, emit: Emit) -> None:
+        tag = args["tag"]
+        for node in self._nodes(args):
+            there = _has(node, tag)
+            try:
+                if there is not None:
+                    await self._delete(node, there)
+            except QMPError as error:
+                raise QMPError(
+                    f"Could not delete snapshot '{tag}' on '{_label(node)}': {error.desc}"
+                ) from None
+
+    def _check_migration(self) -> None:
+        if self._migration.is_under_way:
+            raise QMPError("There's a migration process in progress")
+
+    def _stop(self, state: str, emit: Emit) -> str:
+        """Have the machine stand still; gives the run state that it had."""
+        was = self._host.run_state
+        self._host.run_state = state
+        if was == "running":
+            emit(Event("STOP"))
+        return was
+
+    def _resume(self, was: str, emit: Emit) -> None:
+        self._host.run_state = was
+        if was == "running":
+            emit(Event("RESUME"))
+
+    # What is told
+
+    def told(self) -> list[str]:
+        """`info snapshots`."""
+        try:
+            nodes = [*filter(self._can, self._used())]
+            first = self._of_state(nodes, {})
+        except QMPError as error:
+            return [error.desc if self._compat is Compat.V10_0 else f"Error: {error.desc}"]
+        lists = {node: _snapshots(node) for node in nodes}
+        if not any(lists.values()):
+            return ["There is no snapshot available."]
+        whole = [each for each in lists[first] if all(_has(node, each.name) for node in nodes)]
+        lines = ["List of snapshots present on all disks:"]
+        lines += [_HEAD, *(_row(each, "--") for each in whole)] if whole else ["None"]
+        names = {each.name for each in whole}
+        for node, found in lists.items():
+            partial_ones = [each for each in found if each.name not in names]
+            if partial_ones:
+                lines += ["", f"List of partial (non-loadable) snapshots on '{_label(node)}':"]
+                lines += [_HEAD, *(_row(each, each.id) for each in partial_ones)]
+        return lines
+
+    # The nodes
 
     def _nodes(self, args: Args) -> list[Node]:
         """The nodes that are named, or all that count; raises `QMPError` if one has to be left."""
@@ -147,12 +337,11 @@ class Snapshots:
             for name in args["devices"]:
                 if name not in known:
                     raise QMPError(f"No block device node '{name}'")
-            nodes = [known[name] for name in args["devices"]]
+            nodes = [*dict.fromkeys(known[name] for name in args["devices"])]
         for node in nodes:
-            if not _can(node):
-                names = [each.name for each in reversed(node.drives) if each.name]
+            if not self._can(node):
                 raise QMPError(
-                    f"Device '{(*names, node.name)[0]}' is writable but does not support snapshots"
+                    f"Device '{_label(node)}' is writable but does not support snapshots"
                 )
         return nodes
 
@@ -163,6 +352,9 @@ class Snapshots:
             if node.owned and (node.holds or not node.above):
                 found[node] = None
         return [node for node in found if not node.read_only]
+
+    def _can(self, node: Node) -> bool:
+        return not (node.read_only or self._blocks.inactive) and _header(node) is not None
 
     def _of_state(self, nodes: list[Node], args: Args) -> Node:
         """The node that has, or would have, the machine's state; raises `QMPError`."""
@@ -175,16 +367,79 @@ class Snapshots:
         raise QMPError("no block device can store vmstate for snapshot")
 
 
+def _in_order(
+    work: Callable[[int, Header, Snapshot], None],
+) -> Callable[[Snapshot, int, Header], None]:
+    return lambda snapshot, fd, header: work(fd, header, snapshot)
+
+
+def _changing(node: Node, work: Callable[[int, Header], T]) -> Callable[[], T]:
+    """What changes the image of a node in a thread; it raises `QMPError`."""
+    image = _image(node)
+    file = image.file
+    assert file is not None
+    fd = file.fd
+
+    def run() -> T:
+        try:
+            with changing(image, fd) as header:
+                return work(fd, header)
+        except OSError as error:
+            raise QMPError(os.strerror(error.errno or 0)) from None
+
+    return run
+
+
+def _new(name: str) -> Snapshot:
+    """A snapshot that is to be."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    raw = name.encode(errors="surrogatepass")[:_LONGEST_NAME]
+    return Snapshot("", os.fsdecode(raw), 0, seconds & 0xFFFFFFFF, nanoseconds)
+
+
+def _image(node: Node) -> Node:
+    """The node that has a node's internal snapshots; itself where none can have any."""
+    return next((each for each in node.layers() if each.header is not None), node)
+
+
 def _header(node: Node) -> Header | None:
-    """That of the image which has a node's internal snapshots; None where none can have any."""
-    return next((each.header for each in node.layers() if each.header is not None), None)
+    return _image(node).header
 
 
-def _can(node: Node) -> bool:
-    return not node.read_only and _header(node) is not None
+def _snapshots(node: Node) -> list[Snapshot]:
+    header = _header(node)
+    return [] if header is None else header.snapshots
 
 
 def _has(node: Node, tag: str | None) -> Snapshot | None:
-    header = _header(node)
-    found = () if header is None else header.snapshots
-    return next((each for each in found if each.name == tag), None)
+    return next((each for each in _snapshots(node) if each.name == tag), None)
+
+
+def _label(node: Node) -> str:
+    names = [each.name for each in reversed(node.drives) if each.name]
+    return (*names, node.name)[0]
+
+
+def _why(error: Exception) -> str:
+    """Why a state can't be loaded, where that is memd's own reason."""
+    text = str(error)
+    return f": {text}" if "memd" in text else ""
+
+
+_HEAD = _COLUMNS.format("ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT")
+
+
+def _row(snapshot: Snapshot, id: str) -> str:
+    date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.seconds))
+    seconds, rest = divmod(snapshot.clock, 1_000_000_000)
+    minutes, seconds = divmod(seconds, 60)
+    clock = f"{minutes // 60:04}:{minutes % 60:02}:{seconds:02}.{rest // 1_000_000:03}"
+    return _COLUMNS.format(id, snapshot.name, _size(snapshot.size), date, clock, "--")
+
+
+def _size(size: int) -> str:
+    """A size in three digits, and its unit."""
+    power = 0
+    while size >> 10 * power >= 1000:
+        power += 1
+    return f"{size / (1 << 10 * power):.3g} {_UNITS[power]}B"

@@ -131,10 +131,11 @@ class StandIn:
 
     @cached_property
     def snapshots(self) -> Snapshots:
-        """Internal snapshots, which it refuses."""
+        """Internal snapshots."""
         from memd.standin.snapshots import Snapshots
 
-        return Snapshots(self.blocks, self.images.jobs, self._compat)
+        jobs = self.images.jobs
+        return Snapshots(self.blocks, jobs, self._compat, self._host, self.migration)
 
     @cached_property
     def listeners(self) -> Listeners:

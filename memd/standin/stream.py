@@ -172,6 +172,19 @@ class Writer:
             OSError: it can't be written.
             QMPError: it can't be read.
         """
+
+        def write(part: Buffer) -> int:
+            with cgroup.writing(fd, len(part)):
+                return os.write(fd, part)
+
+        return self.push_into(write, most)
+
+    def push_into(self, write: Callable[[Buffer], int], most: int) -> int:
+        """The same, into anything that takes bytes, and says how many.
+
+        Args:
+            write: raises `BlockingIOError` where no more is taken now.
+        """
         end, stop = self.sent + most, self.gone_through + _STRETCH
         while self.sent < end and self.gone_through < stop:
             if not self._left:
@@ -184,9 +197,7 @@ class Writer:
                 self._left = memoryview(record)
                 continue
             try:
-                part = self._left[: end - self.sent]
-                with cgroup.writing(fd, len(part)):
-                    done = os.write(fd, part)
+                done = write(self._left[: end - self.sent])
             except BlockingIOError:
                 return FULL
             self.sent += done
@@ -248,11 +259,15 @@ class Reader:
         Raises:
             NotLoaded: it can't be loaded.
         """
+        return self.pull_from(lambda into: os.readv(fd, [into]))
+
+    def pull_from(self, read: Callable[[memoryview], int]) -> bool:
+        """The same, from anything that fills what it is given, and says with how many bytes."""
         left = SLICE
         while left > 0:
             with memoryview(self._into) as view:
                 try:
-                    count = os.readv(fd, [view[self._have :]])
+                    count = read(view[self._have :])
                 except BlockingIOError:
                     return False
                 except OSError as error:

@@ -1,8 +1,7 @@
-"""Internal snapshots: what QEMU refuses is refused in its words, and none is made."""
+"""Internal snapshots that can't be made, loaded or deleted: QEMU's words."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from memd.standin.qcow2 import empty_image
 from tests.differential.harness import Pair, Side, settle
-from tests.differential.server import qemu_binary, running
 from tests.differential.standin import standin_pair
 
 Step = tuple[str, dict[str, Any]]
@@ -106,60 +104,3 @@ def test_what_is_not_there_and_what_can_not_be(directory: Path, layout: str) -> 
             compare(pair, "delete", devices=devices)
         compare(pair, "load", vmstate="n0", devices=["n0"], **{"job-id": "1"})
         pair.ask("query-status")
-
-
-@pytest.mark.parametrize("layout", ["qcow2", "a node", "a filter", "raw on qcow2"])
-def test_none_is_made(directory: Path, layout: str) -> None:
-    options = ("-machine", "q35", "-m", "16M", *LAYOUTS[layout])
-    with standin_pair(directory, *options, prepare=prepare) as pair:
-        memd = pair.subject
-        before = (memd.scratch / "q").read_bytes()
-        above = "n1" if layout in ("a filter", "raw on qcow2") else "n0"
-        for line in ("savevm", "savevm a", f"snapshot_blkdev_internal {above} x"):
-            answer = memd.ask(*typed(line))["return"]
-            assert answer.startswith("Error: memd makes no internal snapshots"), line
-        given = {"job-id": "j", "tag": "t", "vmstate": "n0", "devices": ["n0"]}
-        (job,) = outcome(memd, "snapshot-save", given)[0]
-        assert job["error"].startswith("memd makes no internal snapshots")
-        assert memd.ask(*typed("info snapshots"))["return"] == "There is no snapshot available.\r\n"
-        assert (memd.scratch / "q").read_bytes() == before
-
-
-def test_snapshots_that_are_there(directory: Path) -> None:
-    """Of an image that a QEMU has put a machine, and a disk, into."""
-    made = directory / "made"
-    made.mkdir()
-    prepare(made)
-    layout = [each.replace("@DIR@", str(made)) for each in drive("q", kind="qcow2")]
-    line = [*qemu_binary(), "-S", "-display", "none", "-nodefaults", "-m", "16M", *layout]
-    (directory / "server").mkdir()
-    with running("QEMU", line, directory / "server", made) as server:
-        side = Side(server, made)
-        for command in ("savevm a", "snapshot_blkdev_internal d0 disk"):
-            assert side.ask(*typed(command)) == {"return": ""}
-
-    def copy(scratch: Path) -> None:
-        shutil.copy(made / "q", scratch / "q")
-
-    options = ("-machine", "q35", "-m", "16M", *drive("q", kind="qcow2"))
-    with standin_pair(directory, *options, prepare=copy) as pair:
-        for line_ in ("loadvm z", "delvm z", "loadvm disk", "snapshot_blkdev_internal d0 a"):
-            pair.ask(*typed(line_))
-        pair.ask(*typed("snapshot_delete_blkdev_internal d0 a 7"))
-        pair.ask("blockdev-snapshot-delete-internal-sync", {"device": "d0", "id": "7"})
-        for tag in ("a", "z"):
-            compare(pair, "load", tag=tag, vmstate="nope", devices=["n0"])
-            compare(pair, "save", tag=tag, vmstate="nope", devices=["n0"])
-        compare(pair, "delete", tag="z", devices=["n0"])
-        memd = pair.subject
-        before = (memd.scratch / "q").read_bytes()
-        for command, why in (
-            ("loadvm a", "memd loads no internal snapshots"),
-            ("delvm a", "memd deletes no internal snapshots"),
-            ("delvm disk", "memd deletes no internal snapshots"),
-            ("savevm a", "memd makes no internal snapshots"),
-            ("info snapshots", "memd lists no internal snapshots"),
-            ("snapshot_delete_blkdev_internal d0 a", "memd deletes no internal snapshots"),
-        ):
-            assert memd.ask(*typed(command))["return"].startswith(f"Error: {why}")
-        assert (memd.scratch / "q").read_bytes() == before

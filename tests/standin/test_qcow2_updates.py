@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError
-from memd.standin.qcow2 import Header, empty_image
+from memd.standin.qcow2 import Header, Snapshot, empty_image
 from memd.standin.qcow2_bitmaps import Kept, mark_in_use, read, remove, store
 from memd.standin.qcow2_clusters import resize
+from memd.standin.qcow2_snapshots import StateReader, StateWriter, create, delete, revert
 
 SIZE = 64 << 20
 need_qemu_img = pytest.mark.skipif(
@@ -99,6 +101,66 @@ CHANGES: dict[str, tuple[list[Kept], Callable[[int], object]]] = {
 }
 
 
+def snapshot(fd: int) -> None:
+    """One with a state of a machine."""
+    state = StateWriter(fd, Header(fd))
+    state.write(b"state" * 40000)
+    create(fd, Header(fd), Snapshot("", "s", 0), state)
+
+
+def goto(fd: int) -> None:
+    header = Header(fd)
+    revert(fd, header, header.snapshots[0])
+
+
+def forget(fd: int) -> None:
+    header = Header(fd)
+    delete(fd, header, header.snapshots[0])
+
+
+def states(path: Path) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    do(path, lambda fd: found.extend((each.name, each.size) for each in Header(fd).snapshots))
+    return found
+
+
+@need_qemu_img
+@pytest.mark.parametrize("version", ["v2", "v3"])
+@pytest.mark.parametrize("change", [snapshot, goto, forget])
+def test_snapshots_and_data_are_whole_whenever_the_process_is_killed(
+    tmp_path: Path, change: Callable[[int], None], version: str
+) -> None:
+    """What was not counted is counted by a repair, as a QEMU does that opens the image."""
+    raw, made, path = tmp_path / "raw", tmp_path / "made", tmp_path / "i"
+    raw.write_bytes(b"data" * (1 << 20) + bytes(SIZE - (4 << 20)))
+    compat = {"v2": "0.10", "v3": "1.1"}[version]
+    options = ["-o", f"compat={compat},cluster_size=65536"]
+    line = ["qemu-img", "convert", "-O", "qcow2", *options, str(raw), str(made)]
+    subprocess.run(line, check=True)
+    if change is not snapshot:
+        do(made, snapshot)
+    old = states(made)
+    shutil.copy(made, path)
+    do(path, change)
+    check(path, leaks=False)
+    new, at = states(path), 0
+    shutil.copy(made, path)
+    while killed(path, change, at):
+        assert states(path) in (old, new), at
+        for _ in range(2):
+            # Also as it is.
+            same = ["qemu-img", "compare", "-U", "-F", "qcow2", "-f", "raw", str(raw), str(path)]
+            subprocess.run(same, check=True, stdout=subprocess.DEVNULL)
+            repair = ["qemu-img", "check", "-q", "-r", "all", str(path)]
+            subprocess.run(repair, check=False, capture_output=True)
+        check(path, leaks=False)
+        at += 1
+        shutil.copy(made, path)
+    assert at > 3
+    assert states(path) == new
+    check(path, leaks=False)
+
+
 @need_qemu_img
 @pytest.mark.parametrize("cluster", [512, 65536])
 @pytest.mark.parametrize("change", CHANGES)
@@ -171,3 +233,48 @@ def test_references_that_are_damaged(tmp_path: Path) -> None:
             # Nothing was counted: what was there is as it was, and the rest is behind it.
             assert at == 0
             assert path.read_bytes()[3 * 65536 : len(before)] == before[3 * 65536 :]
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path, state = tmp_path / "i", os.urandom(3 << 20) + bytes(1 << 20)
+    for options in ({"cluster-size": 512}, {"cluster-size": 65536}):
+        make(path, **options)
+        fd = os.open(path, os.O_RDWR)
+        for number in range(3):
+            writer = StateWriter(fd, Header(fd))
+            for at in range(0, len(state), 99999):
+                writer.write(state[at : at + 99999])
+            create(fd, Header(fd), Snapshot("", f"s{number}", 0), writer)
+        header = Header(fd)
+        assert [each.id for each in header.snapshots] == ["1", "2", "3"]
+        for each in header.snapshots:
+            reader, read = StateReader(fd, header, each), bytearray()
+            part = bytearray(70000)
+            while count := reader.read_into(memoryview(part)):
+                read += part[:count]
+            assert read == state
+        os.close(fd)
+
+
+@pytest.mark.parametrize("at", [0, 65536, 3 * 65536, 513, 1 << 40])
+@pytest.mark.parametrize("work", [forget, goto])
+def test_a_snapshot_whose_table_is_damaged(
+    tmp_path: Path, work: Callable[[int], None], at: int
+) -> None:
+    """Its table, or what that refers to, is the header, another table, or nothing."""
+    path = tmp_path / "i"
+    make(path)
+    do(path, snapshot)
+    data = bytearray(path.read_bytes())
+    header: list[Header] = []
+    do(path, lambda fd: header.append(Header(fd)))
+    place = header[0].snapshots[0].table[0]
+    for where in (header[0].snapshots_at[0], place):
+        changed = bytearray(data)
+        struct.pack_into(">Q", changed, where, at)
+        path.write_bytes(changed)
+        with suppress(QMPError):
+            do(path, work)
+            # A table of nothing.
+            continue
+        assert path.read_bytes()[: len(changed)] == changed
