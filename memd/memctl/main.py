@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _fill_standard_streams()
         arguments = parse(list(sys.argv[1:] if argv is None else argv))
-        with _signals():
+        with _signals(last=argv is None):
             return _run(Context(arguments.socket, arguments.json), arguments)
     except Terminated as ended:
         return SIGNALLED + ended.number
@@ -152,8 +152,13 @@ def _refuse(name: str) -> NoReturn:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Have what ends memctl end it by an exception, once; see `Terminated`."""
+def _signals(*, last: bool) -> Iterator[None]:
+    """Have what ends memctl end it by an exception, once; see `Terminated`.
+
+    Args:
+        last: whether the process ends then: a signal does nothing from there on, as what was
+            asked for is done, and the exit status says so.
+    """
 
     def end(number: int, _frame: FrameType | None) -> None:
         # A service manager may send both, and cleaning up is to come to its end.
@@ -169,6 +174,8 @@ def _signals() -> Iterator[None]:
     try:
         yield
     finally:
+        if last:
+            before = dict.fromkeys((*_ENDING, signal.SIGINT), signal.SIG_IGN)
         for each, was in before.items():
             signal.signal(each, was)
 

@@ -298,3 +298,30 @@ def test_a_directory_that_is_gone(memctl: Memctl, tmp_path: Path) -> None:
         assert memctl.out("ls", "-q") == ""
     finally:
         os.chdir(before)
+
+
+LATE = """
+import os, sys, time
+
+class Late:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(2, b"the end\\n")
+        sleep(0.5)
+
+sys.late = Late()
+from memd.memctl.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_when_all_is_done(memctl: Memctl, number: int) -> None:
+    """The exit status says that it is, while the interpreter frees what there is."""
+    command = [sys.executable, "-c", LATE, "-s", str(memctl.path), "ls"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=TREE
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"the end\n"
+        process.send_signal(number)
+        assert process.wait(60) == 0
