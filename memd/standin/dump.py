@@ -15,7 +15,7 @@ from memd.backends.base import MemoryBackend
 from memd.devices.area import ram_ranges
 from memd.devices.machine import Machine
 from memd.devices.machine_object import cpus
-from memd.errors import QMPError
+from memd.errors import QMPError, reset_meanwhile
 from memd.hostmem import cgroup, content
 from memd.json_types import JSON
 from memd.work import Event, Job
@@ -61,6 +61,14 @@ class Dump:
         self._machine = machine
         self._status = "none"
         self._total = self._done = 0
+        self._channel: Channel | None = None
+        self._given_up = False
+
+    async def close(self) -> None:
+        """End the dump: the machine is no more. What waits for a file system is not waited for."""
+        self._given_up = True
+        if self._channel is not None:
+            self._channel.interrupt()
 
     def query(self, args: object = None) -> JSON:
         """The value of `query-dump`."""
@@ -133,12 +141,18 @@ class Dump:
         try:
             while not await Job(writer.push, heavy=True):
                 self._done = writer.done
-                if writer.full:
+                if writer.full and not self._given_up:
+                    self._channel = channel
                     await channel.ready(write=True)
+                if self._given_up:
+                    raise reset_meanwhile()
             self._done = self._total
         except OSError as failed:
             error = f"dump: failed to save memory: {failed.strerror or failed}"
+        except QMPError as given_up:
+            error = given_up.desc
         finally:
+            self._channel = None
             for part in parts:
                 part.region.unpin()
             await Job(channel.close)

@@ -267,7 +267,7 @@ class StandIn:
         """Close what the registers hold; it is not used any more."""
         self._closed = True
         registers = ("devices", "netdevs", "chardevs", "listeners", "exports", "images", "blocks")
-        for name in ("migration", *registers):
+        for name in ("migration", "dump", *registers):
             if name in vars(self):
                 await getattr(self, name).close()
 
