@@ -351,15 +351,13 @@ def _fill_standard_streams() -> None:
 
 def _nobody_reads() -> bool:
     """Whether standard output is a pipe whose reader has left."""
-    import select
+    from memd.hostmem.sockets import has_hung_up
 
-    poll = select.poll()
     try:
-        poll.register(sys.stdout.fileno(), 0)
+        return has_hung_up(sys.stdout.fileno())
     except OSError:
         # It is not a file at all.
         return False
-    return any(happened & (select.POLLERR | select.POLLHUP) for _fd, happened in poll.poll(0))
 
 
 def _drop_output() -> None:
