@@ -286,13 +286,15 @@ class Node:
         stamps: for each of these, a number that is larger than those of older uses.
         implicit: whether it is a job's filter that is not told where it is used.
         commits: whether it is above an image that is committed.
-        nameless: of bitmaps without a name, the granularity and the count of each.
+        nameless: of bitmaps without a name, the granularity and the count of each, and whether
+            writes would be told in it.
         wrong: why what is below it can't be had, once its file was looked at; None where it can.
         frozen: how many jobs need it to stand on what it stands on.
         alone: whether it is told to have none, whatever its image names.
         joined: whether it is one of the nodes that there are.
         above: the nodes that are told to stand on it, the first to do so first.
         owned: whether it stays until it is deleted by name.
+        came_with: the node with which it was opened, None for one that was opened by itself.
         follows: whether it came with the one above it, and is written to as that is.
         holds: what else uses it, each as an error calls the node then.
         header: a qcow2 image's.
@@ -328,8 +330,9 @@ class Node:
         self.driver: str = options["driver"]
         self.stamps: dict[str, int] = {}
         self.frozen = 0
-        self.nameless: list[tuple[int, int]] = []
+        self.nameless: list[tuple[int, int, bool]] = []
         self.wrong: QMPError | None = None
+        self.came_with: Node | None = None
         self.implicit = self.commits = False
         self.claims: list[Claim] = []
         self.locking: str | None = options.get("locking")
@@ -916,6 +919,9 @@ class Blocks:
     def protect(self, node: Node) -> None:
         """Have a node, and the nodes of its file that follow it, read-only, if nobody writes."""
         layers = node.following()
+        if any(each.driver in (*REMOTE, *_OF_JOBS, "copy-on-read") for each in layers):
+            # They can't be opened anew.
+            return
         before = [each.read_only for each in layers]
         for each in layers:
             each.read_only = True
@@ -1105,6 +1111,7 @@ class Blocks:
             }
             given = {"read-only": read_only, **inherited, **told, "cache": cache}
             below = self._plan(given, made)
+            below.came_with = above
             below.follows = "read-only" not in told
             below.tells_share = "force-share" in told
             return below
@@ -1133,16 +1140,19 @@ class Blocks:
 
     def check_free(self, node: Node) -> None:
         """Raise `QMPError` where a node above or a block job keeps others from it."""
-        if node.job is not None:
-            raise QMPError(
-                f"Node '{node.name}' is busy: block device is in use by block job: {node.job}"
-            )
-        above = [each for each in self.users(node) if each.backing is node]
-        if above:
-            youngest = max(above, key=lambda each: each.stamps["_backing"])
-            raise QMPError(
-                f"Node '{node.name}' is busy: node is used as backing hd of '{youngest.name}'"
-            )
+        reasons = [
+            (each.stamp, f"block device is in use by block job: {each.job.kind}")
+            for each in node.claims
+            if each.job is not None
+        ]
+        reasons += (
+            (each.stamps["_backing"], f"node is used as backing hd of '{each.name}'")
+            for each in self.users(node)
+            if each.backing is node
+        )
+        if reasons:
+            # The youngest one is told.
+            raise QMPError(f"Node '{node.name}' is busy: {max(reasons)[1]}")
 
     def check_root(self, node: Node) -> None:
         """Raise `QMPError` where a node above or a block job uses a node."""
@@ -1389,9 +1399,10 @@ class Blocks:
             {
                 "count": count,
                 "granularity": granularity,
-                **dict.fromkeys(("recording", "busy", "persistent"), False),
+                "recording": recording,
+                **dict.fromkeys(("busy", "persistent"), False),
             }
-            for granularity, count in node.nameless
+            for granularity, count, recording in node.nameless
         )
         if bitmaps:
             info["dirty-bitmaps"] = bitmaps

@@ -99,27 +99,35 @@ class Exports:
             raise QMPError(f'iothread "{thread}" not found')
         if args.get("writable") and node.read_only and "node-name" in args:
             raise QMPError("Cannot export read-only node as writable")
+        writes = args.get("writable", False) and not node.read_only
+        used = Claim(node, {READ, WRITE} if writes else {READ})
+        try:
+            await self._blocks.relock()
+            await self._start(id, name, used, args, writes=writes)
+        except QMPError:
+            if id in self._exports and self._exports[id].claim is used:
+                await self._drop(id)
+            else:
+                used.end()
+                await self._blocks.collect(used.node)
+            raise
+
+    async def _start(self, id: str, name: str, used: Claim, args: Args, *, writes: bool) -> None:
+        """Export what is used for that; raises `QMPError`."""
+        node = used.node
+        self._check_free(id)
         self._need_server()
         if len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:
             raise QMPError(f"export name '{name}' too long")
         if any(name == each.name for each in self._exports.values()):
             raise QMPError(f"NBD server already has export named '{name}'")
-        writes = args.get("writable", False) and not node.read_only
         bitmaps = [self._bitmap(node, each, writes) for each in args.get("bitmaps", ())]
-        claim = {READ, WRITE, NO_RESIZE} if writes else {READ, NO_RESIZE}
         share = self._blocks.account.charge({**args, "id": id})
-        used = Claim(node, claim - {NO_RESIZE})
         for bitmap in bitmaps:
             bitmap.busy = True
         self._exports[id] = _Export(name, used, bitmaps, share)
-        try:
-            self._blocks.check_uses()
-            used.locks = claim
-            await self._blocks.relock()
-        except QMPError:
-            if id in self._exports:
-                await self._drop(id)
-            raise
+        used.locks = {*used.locks, NO_RESIZE}
+        await self._blocks.relock()
 
     def _bitmap(self, node: Node, told: Any, writes: bool) -> Bitmap:
         """A bitmap that is to be exported with a node; raises `QMPError`."""

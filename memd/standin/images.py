@@ -187,7 +187,7 @@ class Images:
             *(args["snapshot-file"], kind, node.size, args),
             backing=node,
             name=overlay,
-            more={"read-only": node.read_only},
+            more={"read-only": node.read_only, "cache": node.cache},
         )
         try:
             await self._append(node.name, lambda: made)
@@ -208,8 +208,10 @@ class Images:
             raise QMPError("The overlay already has a backing image")
         if overlay.driver != "qcow2":
             raise QMPError("The overlay does not support backing images")
-        if overlay is node:
-            raise QMPError(f"Making '{name}' a backing child of '{name}' would create a cycle")
+        if overlay in (node, *node.lower()):
+            raise QMPError(
+                f"Making '{node.name}' a backing child of '{overlay.name}' would create a cycle"
+            )
         check_depth(node, overlays=1)
         overlay.backing = node
         self._blocks.replace(node, overlay)
@@ -352,10 +354,11 @@ class Images:
             if {name, f"{name}-node"} <= args.keys():
                 raise QMPError(f"'{name}-node' and '{name}' are mutually exclusive")
         top = self._in_chain(node, args, "top") or node
+        if top not in node.shown():
+            raise QMPError(f"'{top.name}' is not in this backing file chain")
         base = self._in_chain(node, args, "base") or [*top.shown()][-1]
-        for each, chain in ((top, node.shown()), (base, top.shown())):
-            if each not in chain:
-                raise QMPError(f"'{each.name}' is not in this backing file chain")
+        if base not in top.shown():
+            raise QMPError(f"'{base.name}' is not in this backing file chain")
         if top is base:
             raise QMPError("cannot commit an image into itself")
         active = top.image is node.image
@@ -371,14 +374,14 @@ class Images:
         called = args.get("filter-node-name")
         nodes.write_to(base)
         if active:
-            made = nodes.put_above(node, "mirror_top", called)
+            made = await nodes.put_above(node, "mirror_top", called)
             made.commits = True
-            made.nameless.append((default_granularity(base), 0))
+            made.nameless.append((default_granularity(base), 0, False))
             nodes.claim(made, "main node", {READ, NO_RESIZE})
             nodes.claim(node, "source", {NO_RESIZE})
             nodes.use_later(base, {WRITE, NO_RESIZE}, "target")
         else:
-            made = nodes.put_above(top, "commit_top", called)
+            made = await nodes.put_above(top, "commit_top", called)
             nodes.claim(node, "main node")
             nodes.use(top, frozenset())
             nodes.use_later(base, {READ, WRITE, NO_WRITE, NO_RESIZE}, "base")
@@ -430,13 +433,13 @@ class Images:
             raise QMPError("backing file specified, but streaming the entire chain")
         if base is not None and base.image is node.image:
             raise QMPError(f"'{base.name}' is not in the backing chain of '{node.name}'")
-        between = [*takewhile(lambda each: each is not base, node.chain())][1:]
+        between = [*takewhile(lambda each: each is not base, node.shown())][1:]
         for each in takewhile(lambda each: each is not base, node.shown()):
             self._check_job(each)
         id = self._id(args, node)
         nodes = JobNodes(self._blocks, id, "stream")
         nodes.write_to(node)
-        made = nodes.put_above(node, "copy-on-read", args.get("filter-node-name"))
+        made = await nodes.put_above(node, "copy-on-read", args.get("filter-node-name"))
         nodes.use(made, {READ, NO_RESIZE})
         nodes.claim(made, "main node")
         nodes.claim(node, "active node", {NO_RESIZE})
@@ -447,13 +450,14 @@ class Images:
 
         async def finish(pivots: bool) -> None:
             nodes.finish()
-            if node.backing is not None:
-                await self._set_backing(node, base, args.get("backing-file"))
-                node.align()
+            if node.image.backing is not None:
+                await self._set_backing(node.image, base, args.get("backing-file"))
+                node.image.align()
 
         length = node.size if between else 0
         task = Task("stream", nodes, length=length, finish=finish)
-        return await self._start(id, task, args, between)
+        moved = [each for each in between if each.image is not node.image]
+        return await self._start(id, task, args, moved)
 
     async def mirror(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
         """`blockdev-mirror`; raises `QMPError`.
@@ -477,7 +481,7 @@ class Images:
         replaced = node
         if "replaces" in args:
             replaced = self._replaced(node, args["replaces"])
-        if node is to:
+        if to in takewhile(lambda each: each is not node.image.child, node.layers()):
             raise QMPError("Can't mirror node into itself")
         id = self._id(args, node)
         nodes = JobNodes(self._blocks, id, "mirror")
@@ -485,7 +489,7 @@ class Images:
         async def finish(pivots: bool) -> None:
             nodes.finish()
             if pivots:
-                if args["sync"] != "full" and to.backing is None and to.driver == "qcow2":
+                if fresh and args["sync"] != "full" and to.driver == "qcow2":
                     to.backing = node.image.backing if args["sync"] == "top" else node
                 if replaced.read_only:
                     self._blocks.protect(to)
@@ -494,16 +498,17 @@ class Images:
 
         fresh = new and args.get("mode") != "existing"
         full = args["sync"] == "full" or (args["sync"] == "top" and node.image.backing is None)
+        moves = any(map(_has_all, node.shown() if full else _moved(node, args["sync"])))
         zeroed = full and not fresh and not to.unmaps
         if zeroed and self._blocks.compat is not Compat.V10_0:
             images = [each.image for each in to.shown()]
             with held([node, to]):
                 zeroed = not await Job(lambda: all(map(_is_zero, images)), on=waits_for(images))
-        length, error = node.size if zeroed else 0, None
+        length, error = node.size if zeroed or moves else 0, None
         if node.size != to.size:
             length, error = 0, "Source and target image have different sizes"
-        made = nodes.put_above(node, "mirror_top", args.get("filter-node-name"))
-        made.nameless.append((granularity or default_granularity(to), 0))
+        made = await nodes.put_above(node, "mirror_top", args.get("filter-node-name"))
+        made.nameless.append((granularity or default_granularity(to), 0, False))
         nodes.claim(made, "main node", {READ, NO_RESIZE})
         nodes.claim(node, "source", {NO_RESIZE})
         nodes.use_later(to, {WRITE, NO_READ, NO_WRITE, NO_RESIZE}, "target")
@@ -541,7 +546,7 @@ class Images:
         bitmap = _bitmap_of_backup(node, args)
         if node is to:
             raise QMPError("Source and target cannot be the same")
-        for each in (to, node):
+        for each in (node, to):
             self._check_job(each)
         if args.get("compress") and to.driver != "qcow2":
             raise QMPError("Compression is not supported for this drive ")
@@ -585,9 +590,11 @@ class Images:
         id = self._id(args, node)
         nodes = JobNodes(self._blocks, id, "backup")
         name = args.get("filter-node-name")
-        made = nodes.put_above(node, "copy-before-write", name, to)
+        made = await nodes.put_above(node, "copy-before-write", name, to)
         rest = whole if end == "running" else 0
-        made.nameless += ((unit, 0), (unit, rest), (unit, whole))
+        made.nameless += ((unit, count, False) for count in (0, rest, whole))
+        if bitmap is not None:
+            nodes.note(node, bitmap.granularity, recording=bitmap.recording)
         nodes.claim(made, "main node")
         nodes.claim(to, "target")
         task = Task("backup", nodes, length=length, end=end, finish=finish, bitmap=bitmap)
@@ -635,13 +642,14 @@ class Images:
             args = {**args, "sync": "full"}
         kind, name = args.get("format", node.driver), args.get("node-name")
         backing = {"top": node.backing, "none": node}.get(args["sync"])
+        unmaps = {"discard": "unmap", "detect-zeroes": "unmap"}
         alone = {"backing": None} if kind == "qcow2" else {}
         made = await self._target(
             *(args["target"], kind, node.size, args),
             backing=backing,
             name=name,
             moved=_moved(node, args["sync"]),
-            more={"discard": "unmap", "detect-zeroes": "unmap"} if of_backup else alone,
+            more={"cache": node.cache, **(unmaps if of_backup else alone)},
         )
         if of_backup and args["sync"] == "none" and made.driver == "qcow2":
             made.backing = node
@@ -677,6 +685,11 @@ class Images:
             if backing is not None:
                 if kind != "qcow2":
                     raise QMPError(f"Backing file not supported for file format '{kind}'")
+                if backing.filename == path:
+                    raise QMPError(
+                        "Error: Trying to create an image with the same filename as the backing"
+                        " file"
+                    )
                 options |= {"backing-file": backing.filename, "backing-fmt": backing.driver}
             await self._needs_no_copy(moved)
             if kind != "qcow2":

@@ -33,11 +33,12 @@ class JobNodes:
         self._claims: list[Claim] = []
         self._uses: list[Claim] = []
         self._later: list[tuple[Node, Locks, str]] = []
+        self._noted: list[tuple[Node, tuple[int, int, bool]]] = []
         self._frozen: list[Node] = []
         self._opened: list[Node] = []
         self.filter: Node | None = None
 
-    def put_above(
+    async def put_above(
         self, node: Node, driver: str, name: str | None, target: Node | None = None
     ) -> Node:
         """Put the job's filter between a node and those that use it; gives the filter.
@@ -54,14 +55,15 @@ class JobNodes:
         try:
             with prefixed("Could not create node: " if opened else ""):
                 self.filter = self._blocks.put_above(node, driver, name, target)
-                self._blocks.check_uses()
+                await self._blocks.relock()
             with prefixed("Could not replace node: " if opened else ""):
                 self._blocks.replace(node, self.filter, same=True)
-                self._blocks.check_uses()
+                await self._blocks.relock()
         except QMPError:
             self.finish()
             if self.filter is not None:
                 self._blocks.forget(self.filter)
+                await self._blocks.relock(refuse=False)
             raise
         return self.filter
 
@@ -81,6 +83,12 @@ class JobNodes:
     def use_later(self, node: Node, locks: Locks, role: str) -> None:
         """Use a node and keep commands from it, once the others are used."""
         self._later.append((node, locks, role))
+
+    def note(self, node: Node, granularity: int, *, recording: bool) -> None:
+        """Have a node's writes noted in a bitmap without a name."""
+        row = (granularity, 0, recording)
+        node.nameless.append(row)
+        self._noted.append((node, row))
 
     def freeze(self, *nodes: Node) -> None:
         """Have nodes stand on what they stand on now."""
@@ -126,6 +134,9 @@ class JobNodes:
         for node in self._frozen:
             node.frozen -= 1
         self._frozen.clear()
+        for node, row in self._noted:
+            node.nameless.remove(row)
+        self._noted.clear()
         for node in self._opened:
             node.set_read_only(True)
         self._opened.clear()

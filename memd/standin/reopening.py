@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, refusing
 from memd.hostmem.paths import FDSETS
+from memd.qapi.hash_order import object_order
 from memd.standin.blocks import (
     REMOTE,
     Blocks,
@@ -134,8 +135,8 @@ class Reopening:
             "unmaps": told.get("discard") == "unmap" and "null" not in node.driver,
         }
         self._plan_below(node, told, new, changes)
-        for name in _OWN:
-            if name in told and name not in _MUTABLE.get(node.driver, ()):
+        for name in object_order(told):
+            if name in _OWN and name not in _MUTABLE.get(node.driver, ()):
                 if told[name] != fixed.get(name):
                     raise QMPError(f"Cannot change the option '{name}'")
 
@@ -183,11 +184,11 @@ class Reopening:
             _check_frozen(node, now, role)
             return None
         found = now if type(told) is dict else self._blocks.named(told, "")
-        if type(told) is dict and (now is None or now.owned):
+        if type(told) is dict and (now is None or now.came_with is not node):
             raise QMPError(f"Cannot change the option '{role}.driver'")
         assert found is not None
         if found is now:
-            if not now.owned and (role == "file" or type(told) is dict):
+            if now.came_with is node and (role == "file" or type(told) is dict):
                 own = told if type(told) is dict else _told(now)
                 given = {**inherited, **own, "cache": {**cache, **own.get("cache", {})}}
                 self._plan_one(now, given, changes)
@@ -223,7 +224,7 @@ def _check_kept(node: Node, told: Args) -> Args:
         # It is never the same, whatever it is told to be.
         fixed["force-share"] = None
     mutable = _MUTABLE.get(node.driver, ())
-    for name in fixed:
+    for name in object_order(fixed):
         if name not in told and name not in mutable:
             raise QMPError(f"Option '{name}' cannot be reset to its default value")
     return fixed
