@@ -128,7 +128,7 @@ def cpu_values(
             # It stays away, whoever asks for it.
             values[name] = value
     amd = values["vendor"] == "AuthenticAMD"
-    if machine.smp.get("cores", 1) * machine.smp.get("threads", 1) > 1:
+    if any(machine.smp.get(level, 1) > 1 for level in ("dies", "modules", "cores", "threads")):
         values |= dict.fromkeys(("ht", *_names_of("cmp-legacy", values) * amd), True)
     bits = 40 if values["lm"] else 36 if values["pse36"] or values["pae"] else 32
     unset = {"phys-bits": bits, "ucode-rev": 0x1000065 if amd else 1 << 32}

@@ -62,6 +62,7 @@ def returned(side: Side, command: str, **arguments: JSON) -> Any:
     [
         "-machine pc -smp 2,maxcpus=3,sockets=1,cores=3,threads=1",
         "-machine isapc",
+        "-machine q35 -smp 4,sockets=2,modules=2",
         "-machine q35 -cpu max,migratable=off,hv-relaxed=on,hv_vapic,kvm=off,pmu=on",
         "-machine q35 -cpu qemu32 -smp 4,sockets=2,dies=1,cores=1,threads=2",
         "-machine q35 -cpu qemu64,-fpu,+sse4_1,+ssse3,xsave=on,popcnt=on,+avx,phys-bits=39",
