@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from memd.compat import Compat
 from memd.errors import QMPError, refusing
 from memd.standin.blocks import Blocks, changing, held, waits_for
 from memd.standin.dirty_bitmap import Bitmap, cut, regrained
@@ -67,6 +68,11 @@ class Bitmaps:
         granularity = args.get("granularity", default_granularity(node))
         if granularity < _FINEST or granularity & (granularity - 1):
             raise QMPError("Granularity must be power of 2 and at least 512")
+        kept = self._blocks.inactive or node.read_only
+        if persistent and kept and self._blocks.compat is not Compat.V10_0:
+            raise QMPError(
+                f"Cannot add a persistent bitmap to read-only or inactive node '{node.name}'"
+            )
         if persistent:
             _check_storable(node, name, granularity)
         if name in node.bitmaps:
@@ -77,10 +83,22 @@ class Bitmaps:
         recording = not args.get("disabled", False)
         node.bitmaps[name] = Bitmap(name, granularity, recording, share, persistent=persistent)
 
+    def removable(self, args: Args) -> tuple[Node, Bitmap]:
+        """The same as `free`, of one that can be removed."""
+        if self._blocks.compat is Compat.V10_0:
+            return self.free(args, lost=True)
+        node, bitmap = self.free(args, changes=False, lost=True)
+        if bitmap.readonly:
+            raise QMPError(
+                f"Cannot remove persistent bitmap '{bitmap.name}': no write access to node"
+                f" '{node.name}'"
+            )
+        return node, bitmap
+
     async def remove(self, args: Args) -> None:
         """`block-dirty-bitmap-remove`; raises `QMPError`."""
-        node, bitmap = self.free(args, lost=True)
-        if any(each.name == bitmap.raw for each in node.stored):
+        node, bitmap = self.removable(args)
+        if node.keeps and any(each.name == bitmap.raw for each in node.stored):
             bitmap.busy = True
             try:
                 await self._remove_stored(node, bitmap)

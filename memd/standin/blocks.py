@@ -822,7 +822,6 @@ class Blocks:
                         if bitmap.persistent:
                             bitmap.counted.end()
                             del node.bitmaps[bitmap.name]
-                    node.stored = []
                 elif not before:
                     await self._load(node, again=again)
                 if wanted == "in use" != before and node.stored:
@@ -853,6 +852,7 @@ class Blocks:
         assert header is not None
         if header.stale:
             self.say(_STALE)
+        node.stored = []
         if not (header.directory.bitmaps or again):
             return
 
@@ -1681,9 +1681,12 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
         if node.header.backing_format is not None:
             image["backing-filename-format"] = node.header.backing_format
     if compat is not Compat.V10_0:
+        zeroes: Any = node.facts.get("cluster-size")
+        if node.header is not None and node.header.has_parts:
+            zeroes //= 32
         units = {
             "discard-alignment": image.get("cluster-size"),
-            "write-zeroes-alignment": node.facts.get("cluster-size"),
+            "write-zeroes-alignment": zeroes,
         }
         memory, requests = node.alignments
         image["limits"] = {

@@ -283,7 +283,7 @@ class Images:
             await snapshots.make_of_node(data)
             done.undos.append(partial(snapshots.take_back, data))
         elif kind == "block-dirty-bitmap-remove":
-            bitmap = self.bitmaps.free(data, lost=True)[1]
+            bitmap = self.bitmaps.removable(data)[1]
             bitmap.busy = True
             done.claimed.append(bitmap)
             done.removals.append(data)

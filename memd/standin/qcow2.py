@@ -280,6 +280,11 @@ class Header:
         return bool(self.incompatible & CORRUPT)
 
     @property
+    def has_parts(self) -> bool:
+        """Whether each 32nd of a cluster may be there or not."""
+        return bool(self.incompatible & EXTENDED_L2)
+
+    @property
     def unwritable(self) -> str | None:
         """Why memd does not change what is behind the header; None where it does."""
         if self.is_corrupt:
