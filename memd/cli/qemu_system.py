@@ -142,6 +142,12 @@ def _refuse(line: QemuCommandLine, given: Given) -> None:
     raise QMPError("memd has nothing that this could mean something to")
 
 
+def _refuse_description(line: QemuCommandLine, given: Given) -> None:
+    raise QMPError(
+        "memd's devices have no state, and no file can say what a QEMU's stream would hold"
+    )
+
+
 _RTC = {"clock": ("host", "rt", "vm"), "driftfix": ("slew", "none")}
 
 
@@ -417,6 +423,7 @@ OPTIONS: dict[str, Take] = {
     "usbdevice": _usbdevice,
     **dict.fromkeys(_READ_OVER, _nothing),
     **dict.fromkeys(REFUSED, _refuse),
+    "dump-vmstate": _refuse_description,
 }
 _LISTED = ("accel", "audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
 OPTIONS.update({name: _listed(OPTIONS[name]) for name in _LISTED})

@@ -107,7 +107,9 @@ def test_a_memory_backend_for_the_machine() -> None:
     assert qemu(*machine).stderr == "Memory backend 'm0' not found\n"
 
 
-@pytest.mark.parametrize("name", [*qemu_system.REFUSED, *qemu_system.FLAGS_REFUSED])
+@pytest.mark.parametrize(
+    "name", sorted({*qemu_system.REFUSED, *qemu_system.FLAGS_REFUSED} - {"dump-vmstate"})
+)
 def test_what_needs_a_machine(name: str) -> None:
     argv = [f"-{name}"] if name in qemu_system.FLAGS_REFUSED else [f"-{name}", "x"]
     outcome = qemu(*argv)
@@ -115,6 +117,14 @@ def test_what_needs_a_machine(name: str) -> None:
     assert (
         outcome.stderr == f"{' '.join(argv)}: memd has nothing that this could mean something to\n"
     )
+
+
+def test_no_file_describes_the_state_of_devices(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    outcome = qemu("-dump-vmstate", str(path))
+    assert outcome.status == 1
+    assert "memd's devices have no state" in outcome.stderr
+    assert not path.exists()
 
 
 REFUSED = [
