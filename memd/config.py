@@ -6,7 +6,7 @@ And `Report`, which says on standard error what may be wrong with it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -23,7 +23,10 @@ class Report:
         program: the program's name.
         timestamp: whether messages begin with the time (`-msg timestamp=on`).
         name: what messages begin with (`-msg guest-name=on`), None for nothing.
+        write: takes lines instead, where standard error may not be waited for.
     """
+
+    write: Callable[[bytes], None] | None = None
 
     def __init__(self, program: str) -> None:
         self.program = program
@@ -44,7 +47,11 @@ class Report:
 
     def say(self, text: str) -> None:
         """Write lines as they are."""
-        if sys.stderr is not None:
+        if sys.stderr is None:
+            return
+        if self.write is not None:
+            self.write(f"{text}\n".encode(sys.stderr.encoding, "backslashreplace"))
+        else:
             # Nobody may read it any more, and that is no reason to stop.
             with suppress(OSError):
                 sys.stderr.write(f"{text}\n")

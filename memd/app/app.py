@@ -29,6 +29,7 @@ from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
 from memd.config import Chardev, Config, StartCommand
 from memd.errors import QMPError, StartError, answer_to, shortage, starting
+from memd.hostmem.writer import LineWriter
 from memd.json_types import JSONObject
 from memd.places import USER
 from memd.qom import Quota, Tree
@@ -177,6 +178,9 @@ class App:
         # It ends what a thread waits for, and means nothing else.
         actions[signal.SIGURG] = _nothing
         signals = Signals(self._loop, actions)
+        # Nobody may read them, and the loop is not to wait for that.
+        lines = LineWriter(2, b"lines are lost: nobody read them")
+        self._config.report.write = lines.write
         self._hub.hold()
         try:
             starting = asyncio.ensure_future(self._start())
@@ -187,6 +191,7 @@ class App:
                 self._hub.release()
                 if self._manager is not None:
                     self._manager.ready()
+                lines.flush(END_PATIENCE)
                 ready()
                 # Not before the greeting, and while there are descriptors to read it.
                 self._loop.call_soon(self._load_schema)
@@ -197,6 +202,8 @@ class App:
             raise
         finally:
             await self._close()
+            self._config.report.write = None
+            lines.flush(END_PATIENCE)
             signals.close()
 
     def _load_schema(self) -> None:

@@ -165,6 +165,29 @@ def test_warnings_that_nobody_reads(directory: Path) -> None:
                 client.execute("device_add", {"driver": "virtconsole"})
 
 
+def test_what_a_start_says_and_nobody_reads(directory: Path) -> None:
+    """That it waits for a client, which is no reason not to end."""
+    path = directory / "sock"
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x")
+    os.set_blocking(write, True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, read)
+        process = start("--qmp", f"unix:{path},server=on,wait=on", stderr=write)
+        os.close(write)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert settle(lambda: is_listening(path), bool)
+        # Until it waits, or would wait for its reader.
+        time.sleep(0.2)
+        process.terminate()
+        assert process.wait(30) == 0
+    assert not path.exists()
+
+
 def _listen(path: str, go: object, found: object, done: object) -> None:
     go.wait()  # type: ignore[attr-defined]
     try:
