@@ -19,6 +19,7 @@ from typing import Any
 
 from memd.client import Client
 from memd.errors import QMPError
+from memd.hostmem.deadline import at_start
 from memd.testing.checks import Unexpected
 from memd.testing.recorder import Recorder
 from memd.testing.server import PATIENCE, Server, ServerDied, free_path
@@ -269,8 +270,18 @@ def _run(
 def _show_log(log: str, filename: str | None, *, failed: bool) -> None:
     """Write the log to a file if one is named, else show it if the command failed."""
     if filename is not None:
-        with open(filename, "w", encoding="utf-8") as file:
-            file.write(log)
+        path = filename
+
+        def write(*, late: bool) -> bool:
+            # A pipe is waited for as long as its reader takes.
+            waits = os.path.exists(path) and not os.path.isfile(path)
+            if waits == late:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(log)
+            return waits
+
+        if at_start(lambda: write(late=False)):
+            write(late=True)
     elif failed and log:
         sys.stderr.write(f"memd-test: memd's log:\n{log}")
 

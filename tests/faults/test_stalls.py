@@ -437,3 +437,23 @@ def test_a_secret_and_tls_files(broken: Broken, start_memd: Callable[..., Server
     assert monitors[0].read_answer() == {"return": {}}
     # There are no certificates.
     assert "error" in monitors[1].read_answer()
+
+
+def test_the_log_of_a_test(broken: Broken) -> None:
+    """The command's status is told, and why there is no log."""
+    script = (
+        "import sys; from memd.hostmem import deadline; deadline.PATIENCE = 0.3;"
+        " from memd.testing.run import main; sys.exit(main())"
+    )
+    argv = [sys.executable, "-c", script, "--log", str(broken.path / "log"), "--", "true"]
+    broken.stall("create")
+    process = subprocess.Popen(argv, cwd=TREE, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert settle(lambda: process.poll() is not None or is_exiting(process.pid), bool)
+    finally:
+        broken.mend()
+    process.communicate(timeout=PATIENCE)
+    assert b"the file system does not answer" in told
+    assert process.returncode == 125
