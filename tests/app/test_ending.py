@@ -24,7 +24,7 @@ async def test_each_step_is_taken_whatever_comes_of_the_others(
         raise ValueError("a bug")
 
     def directory() -> None:
-        os.rmdir("/dev/null")
+        os.listdir("/dev/null")
 
     steps = (lambda: taken.append("first"), directory, failing, None, later, failing)
     await take_each((*steps, lambda: taken.append("last")))

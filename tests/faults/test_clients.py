@@ -173,7 +173,7 @@ def test_the_limit_on_clients(start_memd: Callable[..., Server]) -> None:
     for _ in range(10):
         with pytest.raises(Died):
             server.monitor()
-    assert descriptors(server.pid) == before
+    assert settle(lambda: descriptors(server.pid), lambda now: now == before) == before
     told = "a client was turned away: there are 3, 3 of its user"
     # Once a second.
     assert 0 < server.stderr(told).count(told) < 10

@@ -47,10 +47,11 @@ TOLD_IN = {
     "server/hub.py",
     "persist/object_log.py",
     "standin/dirty_rate.py",
+    "standin/snapshots.py",
     "devices/parts.py",
 }
-"""Where it is asked for: timestamps of events, records and messages, the dates of
-certificates, and a machine's clock. No wait begins or ends by it."""
+"""Where it is asked for: timestamps of events, records, messages and snapshots, the dates
+of certificates, and a machine's clock. No wait begins or ends by it."""
 
 
 def test_nothing_waits_by_the_clock_of_the_wall() -> None:
