@@ -362,7 +362,7 @@ def test_where_nobody_can_go(tmp_path: Path, nowhere: Machine, address: dict[str
             "error-desc"
         ]
     assert isinstance(told, str)
-    assert "internal error" not in told
+    assert "internal error" not in told, nowhere.server.stderr()
     assert nowhere.ask("query-status")["status"] == "prelaunch"
 
 
