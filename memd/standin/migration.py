@@ -231,6 +231,7 @@ class Migration:
         for each in blocks:
             each.region.pin()
         stopped = done = False
+        why: str | None = _INTERNAL
         try:
             # The answer goes first.
             await Turn()
@@ -267,16 +268,16 @@ class Migration:
             least = MORE_THAN_A_PIPE if self._channel.pipe else 0
             writer.finish({"run-state": was, "devices": self._devices()}, least=least)
             await self._push(writer)
-            done = True
+            done, why = True, None
         except _Cancelled:
-            pass
+            why = None
         except QMPError as error:
-            self._fail(error.desc)
-            log.error("%s", error.desc)
+            why = error.desc
+            log.error("%s", why)
         except OSError as error:
             kind = "socket" if self._channel is None else self._channel.kind
-            self._fail(f"Unable to write to {kind}: {error.strerror}")
-            log.error("%s", self._error)
+            why = f"Unable to write to {kind}: {error.strerror}"
+            log.error("%s", why)
         finally:
             channel, self._channel = self._channel, None
 
@@ -289,8 +290,9 @@ class Migration:
                     channel.close(kill=not done)
 
             await Job(release)
-            if self.is_under_way and not done and self.outgoing not in _ENDING:
-                self._fail(_INTERNAL)
+            # Who is told that it has failed may begin another one.
+            if why is not None and self.outgoing not in _ENDING:
+                self._fail(why)
             if done:
                 self._took = _milliseconds(self._began)
                 self._downtime = _milliseconds(self._stopped)

@@ -366,6 +366,16 @@ def test_where_nobody_can_go(tmp_path: Path, nowhere: Machine, address: dict[str
     assert nowhere.ask("query-status")["status"] == "prelaunch"
 
 
+def test_one_after_the_other_that_fails(nowhere: Machine) -> None:
+    """One that is begun as soon as the last has failed comes to an end of its own."""
+    for number in range(100):
+        path = f"{NOT_THERE}/{number}"
+        assert nowhere.ask("migrate", uri=f"unix:{path}") == {}
+        while (told := nowhere.ask("query-migrate"))["status"] != "failed":
+            pass
+        assert told["error-desc"] == f"Failed to connect to '{path}': No such file or directory"
+
+
 @pytest.fixture(scope="module")
 def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     place = tmp_path_factory.mktemp("nowhere")
