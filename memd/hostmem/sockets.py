@@ -29,7 +29,6 @@ MOST_FDS = 253
 room for the kernel closes at once, which may wait: all are received."""
 
 _UCRED = struct.Struct("iII")
-"""What SO_PEERCRED tells: a process, its user and its group."""
 
 UNIX_PATH_MAX = 108
 """Bytes of a socket's path, its closing NUL included (unix(7))."""
@@ -139,6 +138,18 @@ def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Made]:
     return made, name
 
 
+def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """The process at the other end of a UNIX socket, its user and its group (unix(7), SO_PEERCRED).
+
+    Raises:
+        OSError: it is not connected.
+    """
+    pid, uid, gid = _UCRED.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    )
+    return pid, uid, gid
+
+
 def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) -> None:
     """Close a connected socket, at once or soon.
 
@@ -156,8 +167,8 @@ def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) 
             # Brings in ctypes, which a start need not pay for.
             from memd.hostmem.closing import close_in_thread
 
-            peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-            close_in_thread(sock.detach(), 0, then, _UCRED.unpack(peer)[1])
+            _pid, user, _group = peer_credentials(sock)
+            close_in_thread(sock.detach(), 0, then, user)
             return
     sock.close()
     if then is not None:
@@ -168,8 +179,8 @@ def close_listener(sock: socket.socket) -> None:
     """Close a listening socket, and with it the connections that nobody has accepted.
 
     What was sent over these may carry descriptors, which the kernel closes with them: that
-    may wait, and is done in a thread. It is not shut down, as a service manager or whoever
-    started memd may have it, too.
+    may wait, and is done in a thread. It is not shut down, as a service manager or the
+    process that started memd may have it, too.
     """
     if sock.family != socket.AF_UNIX:
         sock.close()

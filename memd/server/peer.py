@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import array
 import socket
-import struct
 
+from memd.hostmem.sockets import peer_credentials
 from memd.places import ANYBODY
 from memd.session.peer import Peer
 
 _SO_PEERGROUPS = 59
-_UCRED = struct.Struct("iII")
 _NO_USER = 0xFFFFFFFF
 
 _GROUPS_SIZE = 1024
@@ -30,10 +29,9 @@ def peer_of(sock: socket.socket) -> Peer | None:
     if sock.family != socket.AF_UNIX:
         return None
     try:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, gid = peer_credentials(sock)
     except OSError:
         return None
-    pid, uid, gid = _UCRED.unpack(credentials)
     if uid == _NO_USER:
         return None
     return Peer(pid, uid, gid, _groups_of(sock))

@@ -908,10 +908,6 @@ class Blocks:
         if changed:
             await Job(lambda: _lock(changed), on=waits_for([*changed]), release=not refuse)
 
-    def check_uses(self) -> None:
-        """Raise `QMPError` where a user of a node does what another one denies, which is new."""
-        self._refuse(self._wanted())
-
     def is_read(self, node: Node) -> bool:
         """Whether something reads a node."""
         return READ in self._wanted()[node]
