@@ -119,7 +119,7 @@ def _make(
 def put(machine: Machine, device: Device, name: str, args: JSONObject) -> None:
     """Put a device into the tree, and give it its properties.
 
-    Paths lead to it from then on, those of its own properties too. Whoever calls takes it
+    Paths lead to it from then on, those of its own properties too. The caller takes it
     out again (`Device.leave_tree`) where anything fails.
 
     Args:

@@ -126,7 +126,7 @@ def read_to(region: Region, name: str, offset: int, to: InMemfd) -> None:
         QMPError: they can't be read, or not be written there.
     """
     length, copied = len(to), 0
-    # Who writes to it is charged for its pages, whoever has made it.
+    # The process that writes to it is charged for its pages, also where a client has made it.
     with refusing("cannot write to the memfd that came along"), cgroup.writing(to.fd, length, 0):
         if region.shared and region.reads_as_file:
             copied = region.host.copy(region.fd, region.offset + offset, to.fd, 0, length)

@@ -125,7 +125,7 @@ def cpu_values(
         values |= dict.fromkeys(_names_of(name, values), value)
     for name, value in emulated.items():
         if value is False and not _CHOICE.match(name):
-            # It stays away, whoever asks for it.
+            # It stays off, also where it is asked for.
             values[name] = value
     amd = values["vendor"] == "AuthenticAMD"
     if any(machine.smp.get(level, 1) > 1 for level in ("dies", "modules", "cores", "threads")):

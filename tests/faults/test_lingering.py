@@ -1,7 +1,7 @@
 """Descriptors whose last close waits for a peer, wherever a client has them closed.
 
 A client can have a socket wait for an hour when it is closed (SO_LINGER), and send it over
-its connection. Whoever is last to hold it waits: the kernel closes what is on its way to a
+its connection. The last process to hold it waits: the kernel closes what is on its way to a
 process together with the connection, or when there is no room for it.
 """
 

@@ -56,7 +56,7 @@ def test_a_socket_is_not_made_where_a_link_leads_to(tmp_path: Path) -> None:
 
 
 def test_the_socket_of_another_one_in_its_place_stays(tmp_path: Path) -> None:
-    """Whoever has put it there listens on it, and its clients would find nobody."""
+    """The process that has put it there listens on it, and its clients would find nobody."""
     path = tmp_path / "socket"
     listener, made = listen_unix(str(path), None)
     with listener, socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as client:
