@@ -23,9 +23,10 @@ import pytest
 from tests.conftest import need_shm
 from tests.differential.server import Died, Monitor
 from tests.manager import ServiceManager
+from tests.seeds import seed_of_run
 
 KILLS = int(os.environ.get("MEMD_KILLS", "20"))
-SEED = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+SEED = seed_of_run()
 
 MIB = 1 << 20
 LONGEST = 0.03

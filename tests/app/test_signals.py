@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,18 +113,27 @@ def test_a_signal_while_it_waits_for_its_client(directory: Path) -> None:
     assert not path.exists()
 
 
+@contextlib.contextmanager
+def writing_to(
+    path: Path, read: int, write: int, *options: str, argv: list[str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon whose standard error is a pipe that nobody reads, once it listens at `path`."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, read)
+        process = start(*options, argv=argv, stderr=write)
+        os.close(write)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert settle(lambda: is_listening(path), bool)
+        yield process
+
+
 def test_a_log_that_nobody_reads(directory: Path) -> None:
     """Clients are served, and the daemon ends when it is told to."""
     path = directory / "sock"
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, read)
-        process = start("--qmp", f"unix:{path},server=on,wait=off", stderr=write)
-        os.close(write)
-        stack.enter_context(process)
-        stack.callback(process.kill)
-        assert settle(lambda: is_listening(path), bool)
+    with writing_to(path, read, write, "--qmp", f"unix:{path},server=on,wait=off") as process:
         options = {
             "qom-type": "memory-backend-file",
             "size": 4096,
@@ -153,16 +162,12 @@ def test_warnings_that_nobody_reads(directory: Path) -> None:
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
     options = ("-machine", "pc", "-display", "none", "-device", "virtio-serial-pci")
     given = ("-global", f"virtconsole.chardev={'x' * 3000}", "-qmp", f"unix:{path},server,nowait")
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, read)
-        process = start(*options, *given, argv=qemu_system_memd(), stderr=write)
-        os.close(write)
-        stack.enter_context(process)
-        stack.callback(process.kill)
-        assert settle(lambda: is_listening(path), bool)
-        with Client(path, timeout=60) as client:
-            for _ in range(3):
-                client.execute("device_add", {"driver": "virtconsole"})
+    with (
+        writing_to(path, read, write, *options, *given, argv=qemu_system_memd()),
+        Client(path, timeout=60) as client,
+    ):
+        for _ in range(3):
+            client.execute("device_add", {"driver": "virtconsole"})
 
 
 def test_what_a_start_says_and_nobody_reads(directory: Path) -> None:
@@ -174,13 +179,7 @@ def test_what_a_start_says_and_nobody_reads(directory: Path) -> None:
         while True:
             os.write(write, b"x")
     os.set_blocking(write, True)
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, read)
-        process = start("--qmp", f"unix:{path},server=on,wait=on", stderr=write)
-        os.close(write)
-        stack.enter_context(process)
-        stack.callback(process.kill)
-        assert settle(lambda: is_listening(path), bool)
+    with writing_to(path, read, write, "--qmp", f"unix:{path},server=on,wait=on") as process:
         # Until it waits, or would wait for its reader.
         time.sleep(0.2)
         process.terminate()

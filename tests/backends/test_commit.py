@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -16,8 +15,9 @@ from tests.conftest import NOT_HERE, hugepage_state
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, Message, Monitor, Server
 from tests.faults.test_hugepages import HUGE, taken
+from tests.seeds import seed_of_run
 
-SEED = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+SEED = seed_of_run()
 STEPS = 150
 PAGES = 12
 KIND = "memory-backend-memfd"

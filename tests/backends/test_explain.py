@@ -31,6 +31,7 @@ from tests.differential.kernel import descriptors, files, regions
 from tests.hostmem.made import StrictHost
 from tests.hostmem.smaps import row_of
 from tests.kvm import needs_guest_memfd
+from tests.seeds import seed_of_run
 
 PAGE = libc.PAGE_SIZE
 KINDS = ("ram", "file", "memfd", "shm", "guest-memfd")
@@ -605,7 +606,7 @@ def test_on_every_file_system(
     (place / "folder").mkdir()
     (place / "full").touch()
     os.truncate(place / "full", 2 * MIB)
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.randrange(1 << 32)
+    seed = seed_of_run()
     chance = random.Random(seed)
     for _ in range(30):
         chosen: dict[str, JSON] = {

@@ -24,6 +24,7 @@ from memd.json_types import JSON
 from tests.differential.harness import Pair, Side
 from tests.differential.kernel import resident
 from tests.differential.local import LocalSide
+from tests.seeds import seed_of_run
 
 MIB = 1 << 20
 Options = dict[str, JSON]
@@ -647,7 +648,7 @@ COMMON_NAMES = tuple(VALUES)[1:11]
 @pytest.mark.parametrize("stream", range(4))
 def test_random_options(pair: Pair, stream: int) -> None:
     """MEMD_RANDOM_OPTIONS sets how many combinations a stream tries, MEMD_SEED which."""
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    seed = seed_of_run()
     print(f"MEMD_SEED={seed}, stream {stream}")
     pair.note = f"MEMD_SEED={seed}, stream {stream}"
     chance = random.Random(f"{seed}/{stream}")

@@ -6,7 +6,6 @@ The seed of random steps is in every failure; `MEMD_SEED` repeats one.
 from __future__ import annotations
 
 import base64
-import os
 import random
 import re
 import shutil
@@ -21,6 +20,7 @@ from tests.differential.server import qemu_compat, qemu_system_memd, running
 from tests.differential.standin import same_messages, standin_pair
 from tests.differential.test_persistent_bitmaps import checked, do, need_qemu_img, opened, qemu
 from tests.differential.test_snapshots import LAYOUTS, drive, outcome, prepare, typed
+from tests.seeds import seed_of_run
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -222,7 +222,7 @@ def test_an_image_whose_data_is_elsewhere(directory: Path) -> None:
 @pytest.mark.parametrize("stream", range(2))
 def test_random_steps(directory: Path, stream: int) -> None:
     """A QEMU writes to both images in between, and both have the same data in the end."""
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    seed = seed_of_run()
     print(f"MEMD_SEED={seed}, stream {stream}")
     rng = random.Random(f"{seed} {stream}")
     cluster = rng.choice([512, 4096, 65536, MIB])

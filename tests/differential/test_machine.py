@@ -7,7 +7,6 @@ seen to pass, and no machine goes on to run.
 from __future__ import annotations
 
 import io
-import os
 import random
 import subprocess
 from contextlib import redirect_stderr
@@ -20,6 +19,7 @@ from memd.cli.report import CommandLineError
 from memd.config import Report
 from tests.differential.server import qemu_binary
 from tests.differential.test_cli import qemu, release, said
+from tests.seeds import seed_of_run
 
 __all__ = ["release"]
 
@@ -162,7 +162,7 @@ def test_machines(argv: tuple[str, ...], release: tuple[str, ...]) -> None:
 
 
 def test_any_caches(release: tuple[str, ...]) -> None:
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    seed = seed_of_run()
     draw = random.Random(seed)
     print(f"MEMD_SEED={seed}")
     levels = ["core", "module", "die", "socket", "default"] * 4
@@ -201,7 +201,7 @@ def test_nodes(nodes: tuple[str, ...], release: tuple[str, ...]) -> None:
 
 
 def test_any_nodes_of_cpus(release: tuple[str, ...]) -> None:
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    seed = seed_of_run()
     draw = random.Random(seed)
     print(f"MEMD_SEED={seed}")
     levels = ["socket-id", "socket-id", "core-id", "thread-id", "die-id", "module-id", "cluster-id"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import time
@@ -13,6 +12,7 @@ import pytest
 
 from tests.differential.harness import Side, exact
 from tests.differential.standin import standin_pair, tell
+from tests.seeds import seed_of_run
 
 
 def cpu(id: str | None = None, model: str = "qemu64", **props: Any) -> tuple[str, Any]:
@@ -103,7 +103,7 @@ def test_the_model_that_was_named(directory: Path) -> None:
 
 
 def test_what_shares_the_caches_of_cpus(directory: Path) -> None:
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    seed = seed_of_run()
     draw = random.Random(seed)
     where = {"path": "/machine", "property": "smp-cache"}
     levels = ["thread", "core", "module", "cluster", "die", "socket", "book", "drawer", "default"]

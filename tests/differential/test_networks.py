@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
 
 from tests.differential.harness import Pair
 from tests.differential.standin import standin_pair, tell
+from tests.seeds import seed_of_run
 
 Step = tuple[str, dict[str, Any]]
 
@@ -112,7 +112,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 
 def test_options_of_networks(directory: Path) -> None:
     """Of several mistakes the same one is told."""
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    seed = seed_of_run()
     print(f"MEMD_SEED={seed}")
     chance = random.Random(seed)
     given: list[dict[str, Any]] = [

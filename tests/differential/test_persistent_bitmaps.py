@@ -6,7 +6,6 @@ find the same in them. The seed is in every failure; `MEMD_SEED` repeats one.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import struct
@@ -23,6 +22,7 @@ from tests.differential.server import qemu_binary, running
 from tests.differential.standin import standin_pair
 from tests.differential.test_bitmaps import ABORT, bitmap, merge, transaction
 from tests.differential.test_block_jobs import Step, node, run
+from tests.seeds import seed_of_run
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -400,7 +400,7 @@ class Words:
 @pytest.mark.parametrize("stream", range(2))
 def test_random_steps(directory: Path, stream: int) -> None:
     """With ends by `quit` and by kill -9 in between."""
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    seed = seed_of_run()
     print(f"MEMD_SEED={seed}, stream {stream}")
     rng = random.Random(f"{seed} {stream}")
     words = Words(rng)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 
 from tests.differential.harness import Pair, Side
 from tests.differential.standin import standin_pair, tell
+from tests.seeds import seed_of_run
 
 MIB = 1 << 20
 ROW = re.compile(r"(.*B)  (0x\w{16})( 0x\w{16} 0x\w{16}) 0x\w{16}(  r[ow])")
@@ -77,7 +77,7 @@ SIZES = (4 * KIB, 5000, 8 * KIB, 256 * KIB, 260 * KIB, 512 * KIB, 768 * KIB, MIB
 
 def test_offsets_after_blocks_have_gone(directory: Path) -> None:
     """A block goes into a gap that others have left: which one depends on all before it."""
-    seed = int(os.environ.get("MEMD_SEED", "0")) or random.randrange(1 << 32)
+    seed = seed_of_run()
     draw = random.Random(seed)
     print(f"MEMD_SEED={seed}")
     there: list[str] = []

@@ -358,19 +358,25 @@ def test_only_where_nothing_is(tmp_path: Path, named: bool) -> None:
     assert os.listdir(tmp_path) == ["saved"]
 
 
+def killed_at_the_renaming(region: Region, path: Path, named: bool) -> str:
+    """Save in a process that ends before it renames; the name of the file that this leaves."""
+    child = os.fork()
+    if not child:
+        region.host = Kernel(named, rename=lambda: os._exit(9))
+        save.save(region, "m", str(path), save.Saving())
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (left,) = set(os.listdir(path.parent)) - {path.name}
+    return left
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_a_kill_at_the_renaming(tmp_path: Path, named: bool) -> None:
     """What that leaves is gone with the next one that saves there, and nothing else."""
     path = tmp_path / "saved"
     path.write_bytes(b"old")
     with made(host=Kernel(named)) as region:
-        child = os.fork()
-        if not child:
-            region.host = Kernel(named, rename=lambda: os._exit(9))
-            save.save(region, "m", str(path), save.Saving())
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        (left,) = set(os.listdir(tmp_path)) - {"saved"}
+        left = killed_at_the_renaming(region, path, named)
         assert path.read_bytes() == b"old"
         # Of another it can't be removed: it may be at work.
         with open(tmp_path / left, "rb") as other:
@@ -383,17 +389,11 @@ def test_a_kill_at_the_renaming(tmp_path: Path, named: bool) -> None:
 
 @need_root
 def test_another_users_file_at_a_temporary_name_stays(tmp_path: Path) -> None:
-    """Whoever it is, nothing of theirs is removed."""
+    """Nothing of another user's is removed."""
     path = tmp_path / "saved"
     path.write_bytes(b"old")
     with made(host=Kernel(named=True)) as region:
-        child = os.fork()
-        if not child:
-            region.host = Kernel(True, rename=lambda: os._exit(9))
-            save.save(region, "m", str(path), save.Saving())
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        (left,) = set(os.listdir(tmp_path)) - {"saved"}
+        left = killed_at_the_renaming(region, path, named=True)
         os.chown(tmp_path / left, STRANGER, STRANGER)
         save.save(region, "m", str(path), save.Saving())
     assert set(os.listdir(tmp_path)) == {"saved", left}

@@ -15,6 +15,13 @@ DIRECTORY = Path(schema_directory())
 MAIN = DIRECTORY / "qapi-schema.json"
 
 
+def check(directory: Path, text: str) -> None:
+    """Check a text as a schema file of a directory; raises as `check_file` does."""
+    path = directory / "s.json"
+    path.write_text(text)
+    check_file(str(path))
+
+
 def subjects() -> list[Path]:
     """Every file but the one that includes the others."""
     return sorted(path for path in DIRECTORY.glob("*.json") if path != MAIN)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from memd.qapi.source import SchemaError
-from tests.qapi.rules import check_file
+from tests.qapi.files import check
 
 GOOD = """
 { 'enum': 'E', 'data': [ 'a', { 'name': 'b', 'if': 'X', 'features': [ 'f' ] } ], 'prefix': 'P' }
@@ -167,12 +167,6 @@ MISTAKES = [
         "command 'c': returns: {} is not valid under any of the given schemas",
     ),
 ]
-
-
-def check(directory: Path, text: str) -> None:
-    path = directory / "s.json"
-    path.write_text(text)
-    check_file(str(path))
 
 
 def test_good(directory: Path) -> None:

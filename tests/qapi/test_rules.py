@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from memd.qapi.source import SchemaError
-from tests.qapi.rules import check_file, pragmas
+from tests.qapi.files import check
+from tests.qapi.rules import pragmas
 
 E = "{ 'enum': 'E', 'data': [ 'a', 'b' ] }\n"
 S = "{ 'struct': 'S', 'data': { 'x': 'int' } }\n"
@@ -135,12 +136,6 @@ MISTAKES = [
         "event 'V': feature 'f' is not documented, or does not exist",
     ),
 ]
-
-
-def check(directory: Path, text: str) -> None:
-    path = directory / "s.json"
-    path.write_text(text)
-    check_file(str(path))
 
 
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
