@@ -64,11 +64,11 @@ _MORE = struct.Struct(">QQQ")
 instructions had run."""
 _NO_COUNT = (1 << 64) - 1
 _MOST_SHORT = (1 << 32) - 1
-_LONGEST_SNAPSHOTS = 64 << 10
+LONGEST_SNAPSHOTS = 64 << 10
 """Bytes of the table of internal snapshots, which are kept: QEMU takes 65,536 snapshots."""
 _STEP = 1 << 20
 """Bytes of a table that are looked at together."""
-_MOST_ENTRIES = 32 << 20 >> 3
+MOST_ENTRIES = 32 << 20 >> 3
 """Entries of a first-level table, which QEMU holds to 32 MiB."""
 _MOST_BITMAPS = 65535
 _LONGEST_DIRECTORY = _MOST_BITMAPS * 1024
@@ -296,7 +296,7 @@ class Header:
     def has_data(self, fd: int) -> bool:
         """Whether clusters may hold data of a guest's; raises `OSError`."""
         offset, entries = self.table
-        end = offset + 8 * min(entries, _MOST_ENTRIES)
+        end = offset + 8 * min(entries, MOST_ENTRIES)
         for at in range(offset, end, _STEP):
             if os.pread(fd, min(_STEP, end - at), at).strip(b"\0"):
                 return True
@@ -314,7 +314,7 @@ class Header:
         entries = -(-size // (self.cluster * (self.cluster // width)))
         if size < self.size or (self.snapshots and self.version < 3):
             raise QMPError("memd only grows qcow2 images, and none of version 2 with snapshots")
-        if entries > _MOST_ENTRIES:
+        if entries > MOST_ENTRIES:
             raise QMPError("Failed to grow the L1 table: File too large")
         return max(entries, self.table[1])
 
@@ -393,7 +393,7 @@ def _check_tables(fields: tuple[Any, ...], cluster: int) -> None:
     for name, at, length, most in (
         ("Reference count table", fields[9], fields[10] * cluster, LONGEST_REFERENCES),
         ("Snapshot table", fields[12], fields[11] * _ENTRY.size, _MOST_SNAPSHOTS * _ENTRY.size),
-        ("Active L1 table", fields[8], fields[7] * 8, _MOST_ENTRIES * 8),
+        ("Active L1 table", fields[8], fields[7] * 8, MOST_ENTRIES * 8),
     ):
         if length > most:
             raise QMPError(f"{name} too large")
@@ -408,16 +408,14 @@ def _snapshots(fd: int, at: int, count: int) -> tuple[list[Snapshot], int]:
         QMPError: there is none such.
     """
     found = []
-    end = at + _LONGEST_SNAPSHOTS
+    end = at + LONGEST_SNAPSHOTS
     for _ in range(count):
         entry = os.pread(fd, _ENTRY.size, at)
         if len(entry) < _ENTRY.size or at > end:
             raise QMPError("Could not read snapshots")
         fields = _ENTRY.unpack(entry)
         id_length, name_length, more = fields[2], fields[3], fields[8]
-        rest = os.pread(
-            fd, min(more, _LONGEST_SNAPSHOTS) + id_length + name_length, at + len(entry)
-        )
+        rest = os.pread(fd, min(more, LONGEST_SNAPSHOTS) + id_length + name_length, at + len(entry))
         if len(rest) < more + id_length + name_length:
             raise QMPError("Could not read snapshots")
         size = struct.unpack_from(">Q", rest)[0] if more >= 8 else fields[7]
@@ -460,7 +458,7 @@ def empty_image(options: dict[str, Any]) -> dict[int, bytes]:
             raise QMPError(f"memd makes no qcow2 images with another '{name}' than {usual}")
     entries = -(-size // (cluster * (cluster // 8)))
     clusters = 3 + -(-entries * 8 // cluster)
-    if entries > _MOST_ENTRIES or clusters > cluster // 2:
+    if entries > MOST_ENTRIES or clusters > cluster // 2:
         raise QMPError("The image is too large for its cluster size")
     backing = os.fsencode(options.get("backing-file", ""))
     kind = options.get("backing-fmt") if backing else None

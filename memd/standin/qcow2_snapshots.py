@@ -13,16 +13,21 @@ from collections.abc import Iterator, Sequence
 
 from memd.errors import QMPError
 from memd.hostmem.libc import write_at
-from memd.standin.qcow2 import DIRTY, EXTENDED_L2, EXTERNAL_DATA, Header, Snapshot
+from memd.standin.qcow2 import (
+    DIRTY,
+    EXTENDED_L2,
+    EXTERNAL_DATA,
+    LONGEST_SNAPSHOTS,
+    MOST_ENTRIES,
+    Header,
+    Snapshot,
+)
 from memd.standin.qcow2_clusters import OFFSET, Update, table, words
 
 _COPIED = 1 << 63
 """The flag of an entry of a table whose cluster nothing else refers to."""
 _COMPRESSED = 1 << 62
 _SECTOR = 512
-_LONGEST_TABLE = 64 << 10
-"""Bytes of a table of internal snapshots that are read."""
-_MOST_ENTRIES = 32 << 20 >> 3
 
 
 class _Counting(Update):
@@ -56,7 +61,7 @@ class _Counting(Update):
     def entries(self, place: tuple[int, int]) -> array[int]:
         """The first-level table that is there; raises `QMPError` where none can be."""
         at, count = place
-        if count > _MOST_ENTRIES or at % self.header.cluster:
+        if count > MOST_ENTRIES or at % self.header.cluster:
             raise QMPError("The image is corrupt: a snapshot has no table")
         return words(self.read(at, count * 8))
 
@@ -132,7 +137,7 @@ class _Counting(Update):
         """Have other internal snapshots."""
         header = self.header
         data = b"".join(each.pack() for each in snapshots)
-        if len(data) > _LONGEST_TABLE:
+        if len(data) > LONGEST_SNAPSHOTS:
             raise QMPError("memd keeps no more than 64 KiB about the snapshots of an image")
         at = self.store(data) if data else 0
         old, length = header.snapshots_range
