@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from logging import Logger
 
-    from memd.work import Event
+    from memd.work import Events
 
 GENERIC_ERROR = "GenericError"
 COMMAND_NOT_FOUND = "CommandNotFound"
@@ -45,7 +45,7 @@ class QMPError(Exception):
         events: sent to every negotiated client before the answer.
     """
 
-    events: tuple[Event, ...] = ()
+    events: Events = ()
 
     def __init__(
         self, desc: str, error_class: str = GENERIC_ERROR, *, hint: str | None = None

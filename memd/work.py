@@ -31,7 +31,7 @@ from time import monotonic
 from types import CoroutineType
 from typing import Any, Generic, TypeVar, cast
 
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 T = TypeVar("T")
 
@@ -41,12 +41,14 @@ class Event:
 
     __slots__ = ("data", "name")
 
-    def __init__(self, name: str, data: dict[str, JSON] | None = None) -> None:
+    def __init__(self, name: str, data: JSONObject | None = None) -> None:
         self.name = name
         self.data = data
 
 
-Emit = Callable[[tuple[Event, ...]], None]
+Events = tuple[Event, ...]
+
+Emit = Callable[[Events], None]
 """Sends events to all clients."""
 
 
@@ -67,7 +69,7 @@ class Outcome:
     def __init__(
         self,
         value: JSON = None,
-        events: tuple[Event, ...] = (),
+        events: Events = (),
         fds: tuple[int, ...] = (),
         shutdown: str | None = None,
     ) -> None:

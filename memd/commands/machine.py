@@ -13,7 +13,7 @@ import os
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.work import Event, Outcome
+from memd.work import Event, Events, Outcome
 
 _RESET = "host-qmp-system-reset"
 _GUEST = "guest-shutdown"
@@ -106,7 +106,7 @@ def _guest_shuts_down(daemon: Daemon) -> None:
         daemon.shut_down(_GUEST)
 
 
-def _shutdown(daemon: Daemon, *, guest: bool, reason: str) -> tuple[Event, ...]:
+def _shutdown(daemon: Daemon, *, guest: bool, reason: str) -> Events:
     """The machine shuts down: the events that tell of it. Where it stays, it stands still."""
     told = Event("SHUTDOWN", {"guest": guest, "reason": reason})
     if daemon.actions["shutdown"] == "poweroff" or daemon.run_state != "running":

@@ -490,7 +490,7 @@ def query_acpi_ospm_status(daemon: Daemon, args: JSONObject) -> JSON:
     config = daemon.config.machine
     if not config.has_acpi_device:
         raise QMPError("command is not supported, missing ACPI device")
-    slots: list[dict[str, JSON]] = [
+    slots: list[JSONObject] = [
         {"slot": str(slot), "slot-type": "DIMM", "source": 0, "status": 0}
         for slot in range(config.slots)
     ]

@@ -24,7 +24,7 @@ from memd.json_types import JSONObject
 from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import visit_str, visit_uint64
 from memd.qom import MemoryRegion, ObjectType, Property
-from memd.work import Event
+from memd.work import Events
 
 MIN_LABEL = 128 << 10
 """The least bytes of labels that an NVDIMM can have, if it has any."""
@@ -111,7 +111,7 @@ class PcDimm(AcpiDevice, MemoryDevice):
     def leave(self, machine: Machine) -> None:
         machine.remove(self)
 
-    def removed(self) -> tuple[Event, ...]:
+    def removed(self) -> Events:
         self.realized = False
         return (deleted(self, self.tree.path_of(self)),)
 

@@ -17,7 +17,7 @@ from memd.config import MachineConfig
 from memd.errors import QMPError, check_length, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
-from memd.work import Command, Emit, Event, run_here
+from memd.work import Command, Emit, Event, Events, run_here
 
 if TYPE_CHECKING:
     # What devices are made of is imported with the first one: nearly every
@@ -137,7 +137,7 @@ class MemoryDevice(Device, ABC):
         """The guest finds it: when it is plugged in, or when the machine starts."""
 
     @abstractmethod
-    def removed(self) -> tuple[Event, ...]:
+    def removed(self) -> Events:
         """It is gone from the machine; gives the events that tell of it."""
 
 

@@ -14,7 +14,7 @@ from memd.devices.device import deleted
 from memd.devices.machine import Device, Machine
 from memd.errors import QMPError
 from memd.qom import ObjectType, Tree
-from memd.work import Event
+from memd.work import Event, Events
 
 ANY_VECTORS = 0xFFFFFFFF
 """The number of interrupt vectors that asks for what the device needs."""
@@ -106,7 +106,7 @@ class GuestsPciDevice(PciDevice):
         told = tuple(events if self.qom_type.is_a("virtio-pci") else events[1:])
         self.release(machine, path, told)
 
-    def release(self, machine: Machine, path: str, events: tuple[Event, ...]) -> None:
+    def release(self, machine: Machine, path: str, events: Events) -> None:
         """Free what it referred to; clients are told after that.
 
         Args:

@@ -27,7 +27,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
 from memd.qom.object import Property
-from memd.work import Command, Event
+from memd.work import Command, Events
 
 _ALL = (1 << 64) - 1
 
@@ -200,7 +200,7 @@ class VirtioPci(PciDevice, MemoryDevice):
         self.virtio.check_removal()
         self.ask_guest(machine, lambda: machine.remove(self))
 
-    def removed(self) -> tuple[Event, ...]:
+    def removed(self) -> Events:
         self.bus.vacate(self.place)
         self.realized = self.virtio.realized = False
         path = self.tree.path_of(self)

@@ -5,8 +5,6 @@ Rules and texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
@@ -30,9 +28,9 @@ class Audiodevs:
     def __init__(self, compat: Compat, *, has_default: bool) -> None:
         self._polling = _POLLING if compat is Compat.V10_0 else ()
         self._has_default = has_default
-        self._known: list[dict[str, Any]] = []
+        self._known: list[JSONObject] = []
 
-    def add(self, options: dict[str, Any]) -> None:
+    def add(self, options: JSONObject) -> None:
         """`-audiodev`, with the options of QAPI's `Audiodev`; raises `QMPError`."""
         _check_narrow(options)
         usual = {"try-poll": True} if options["driver"] in self._polling else {}

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError, refusing
+from memd.json_types import JSONObject
 from memd.standin.blocks import Blocks, changing, held, waits_for
 from memd.standin.dirty_bitmap import Bitmap, cut, regrained
 from memd.work import MEMORY, Job
 
 if TYPE_CHECKING:
     from memd.standin.blocks import Node
-
-Args = dict[str, Any]
 
 _LONGEST_NAME = 1023
 """Bytes of a bitmap's name."""
@@ -49,7 +48,9 @@ class Bitmaps:
             raise QMPError(f"Node '{node_name}' not found")
         return node, bitmap_of(node, name)
 
-    def free(self, args: Args, *, changes: bool = True, lost: bool = False) -> tuple[Node, Bitmap]:
+    def free(
+        self, args: JSONObject, *, changes: bool = True, lost: bool = False
+    ) -> tuple[Node, Bitmap]:
         """The same, of a bitmap that can be used, as a command names both.
 
         Args:
@@ -59,7 +60,7 @@ class Bitmaps:
         bitmap.check_free(changes=changes, lost=lost)
         return node, bitmap
 
-    def add(self, args: Args) -> None:
+    def add(self, args: JSONObject) -> None:
         """`block-dirty-bitmap-add`; raises `QMPError`."""
         name, persistent = args["name"], args.get("persistent", False)
         if not name:
@@ -83,7 +84,7 @@ class Bitmaps:
         recording = not args.get("disabled", False)
         node.bitmaps[name] = Bitmap(name, granularity, recording, share, persistent=persistent)
 
-    def removable(self, args: Args) -> tuple[Node, Bitmap]:
+    def removable(self, args: JSONObject) -> tuple[Node, Bitmap]:
         """The same as `free`, of one that can be removed."""
         if self._blocks.compat is Compat.V10_0:
             return self.free(args, lost=True)
@@ -95,7 +96,7 @@ class Bitmaps:
             )
         return node, bitmap
 
-    async def remove(self, args: Args) -> None:
+    async def remove(self, args: JSONObject) -> None:
         """`block-dirty-bitmap-remove`; raises `QMPError`."""
         node, bitmap = self.removable(args)
         if node.keeps and any(each.name == bitmap.raw for each in node.stored):
@@ -123,19 +124,19 @@ class Bitmaps:
         with held([node]):
             await Job(work, on=waits_for([node]))
 
-    def clear(self, args: Args) -> None:
+    def clear(self, args: JSONObject) -> None:
         """`block-dirty-bitmap-clear`; raises `QMPError`."""
         self.free(args)[1].set_bits(0)
 
-    def enable(self, args: Args) -> None:
+    def enable(self, args: JSONObject) -> None:
         """`block-dirty-bitmap-enable`; raises `QMPError`."""
         self.free(args, changes=False)[1].recording = True
 
-    def disable(self, args: Args) -> None:
+    def disable(self, args: JSONObject) -> None:
         """`block-dirty-bitmap-disable`; raises `QMPError`."""
         self.free(args, changes=False)[1].recording = False
 
-    async def change(self, verb: str, data: Args) -> Callable[[], Awaitable[None]]:
+    async def change(self, verb: str, data: JSONObject) -> Callable[[], Awaitable[None]]:
         """The same as an action of a transaction; gives what takes it back.
 
         Args:
@@ -169,7 +170,7 @@ class Bitmaps:
             getattr(self, verb)(data)
         return undo
 
-    async def merge(self, args: Args) -> None:
+    async def merge(self, args: JSONObject) -> None:
         """`block-dirty-bitmap-merge`; raises `QMPError`."""
         node, target = self.find(args["node"], args["target"])
         sources = []

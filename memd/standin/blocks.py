@@ -23,7 +23,7 @@ from memd.errors import QMPError, is_identifier, prefixed, refusing, reset_meanw
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import FDSETS, encode_path, open_path
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
 from memd.standin.dirty_bitmap import Bitmap, cut
 from memd.standin.image_locks import (
@@ -166,9 +166,9 @@ class Drive:
         self.status = self.bound = self.follows = False
         self.denies: Locks = frozenset()
         self.writes = False
-        self.limits: dict[str, JSON] = {}
-        self.histograms: dict[str, JSON] = {}
-        self.kept: dict[str, Any] = {}
+        self.limits: JSONObject = {}
+        self.histograms: JSONObject = {}
+        self.kept: JSONObject = {}
         self.stamp = 0
         self.insert(node)
 
@@ -326,7 +326,7 @@ class Node:
     backing = _Link()
     target = _Link()
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
+    def __init__(self, name: str, options: JSONObject) -> None:
         self.driver: str = options["driver"]
         self.stamps: dict[str, int] = {}
         self.frozen = 0
@@ -348,7 +348,7 @@ class Node:
         self.read_only: bool = options.get("read-only", False)
         self.auto: bool = options.get("auto-read-only", False)
         self.filename = ""
-        self.options: dict[str, Any] = {each: options[each] for each in _OWN if each in options}
+        self.options: JSONObject = {each: options[each] for each in _OWN if each in options}
         self.size = self.offset = 0
         self.length: int | None = None
         self.is_part = bool(options.get("offset")) or "size" in options
@@ -368,7 +368,7 @@ class Node:
         self.group: ThrottleGroup | None = None
         self.cache: dict[str, bool] = {"direct": False, "no-flush": False, **options["cache"]}
         self.zeroes: str = options.get("detect-zeroes", "off")
-        self.facts: dict[str, JSON] = {}
+        self.facts: JSONObject = {}
         self.probed = False
         self.counted: Share | None = None
         self.on: frozenset[int] = MEMORY
@@ -660,7 +660,7 @@ class Blocks:
             )
         return node
 
-    async def add(self, args: dict[str, Any], *, owned: bool = True) -> Node:
+    async def add(self, args: JSONObject, *, owned: bool = True) -> Node:
         """`blockdev-add`; gives the node.
 
         Args:
@@ -982,7 +982,7 @@ class Blocks:
             needs = {READ, NO_WRITE, NO_RESIZE, *does, *(claim & {NO_READ})}
         return needs - {NO_WRITE, NO_RESIZE} if below.shared else needs
 
-    def graph(self, args: object = None) -> dict[str, JSON]:
+    def graph(self, args: object = None) -> JSONObject:
         """The value of `x-debug-query-block-graph`: who does what to each node, and shares what."""
         numbers: dict[object, int] = {}
         nodes: list[JSON] = []
@@ -1046,7 +1046,7 @@ class Blocks:
                     uses.append(Use(stamp, above, _DRIVER, above.name, role, needs))
         return sorted(uses, key=attrgetter("stamp"), reverse=True)
 
-    def _plan(self, options: dict[str, Any], made: dict[str, Node]) -> Node:
+    def _plan(self, options: JSONObject, made: dict[str, Node]) -> Node:
         """A node that is to be; it is added to `made`, after those below that come with it."""
         driver = options["driver"]
         if driver not in (*DRIVERS, PROBED):
@@ -1155,14 +1155,14 @@ class Blocks:
         if node.job is not None or node.above:
             raise QMPError("Need a root block node")
 
-    def set_threshold(self, args: dict[str, Any]) -> None:
+    def set_threshold(self, args: JSONObject) -> None:
         """`block-set-write-threshold`; raises `QMPError`."""
         node = self.find(args["node-name"])
         if node is None:
             raise QMPError(f"Device '{args['node-name']}' not found")
         node.threshold = args["write-threshold"]
 
-    async def delete(self, args: dict[str, Any]) -> None:
+    async def delete(self, args: JSONObject) -> None:
         """`blockdev-del`.
 
         Raises:
@@ -1258,7 +1258,7 @@ class Blocks:
         """A filter that was taken out is there no more."""
         del self._nodes[made.name]
 
-    def change_child(self, args: dict[str, Any]) -> None:
+    def change_child(self, args: JSONObject) -> None:
         """`x-blockdev-change`: raise `QMPError`, as no node of these drivers takes further ones."""
         parent = self.named(args["parent"])
         child, node = args.get("child"), args.get("node")
@@ -1281,7 +1281,7 @@ class Blocks:
             at.filename = _filename(at)
             todo += self.users(at)
 
-    async def resize(self, args: dict[str, Any]) -> None:
+    async def resize(self, args: JSONObject) -> None:
         """`block_resize`: the file behind a raw node has another size, or a qcow2 image is longer.
 
         Raises:
@@ -1358,7 +1358,7 @@ class Blocks:
             raise QMPError(f"Could not resize file: {error.strerror}") from None
         return sizes
 
-    async def nodes(self, args: dict[str, Any]) -> Encoded:
+    async def nodes(self, args: JSONObject) -> Encoded:
         """The value of `query-named-block-nodes`, the youngest first.
 
         Raises:
@@ -1368,13 +1368,13 @@ class Blocks:
         # Of each its whole chain is told, so that it grows with their square.
         return await encode_rows(in_turns(self.info(node, flat=flat) for node in self.all()[::-1]))
 
-    def info(self, node: Node, *, flat: bool = False) -> dict[str, JSON]:
+    def info(self, node: Node, *, flat: bool = False) -> JSONObject:
         """QAPI's `BlockDeviceInfo`.
 
         Args:
             flat: whether nothing is told there of backing nodes.
         """
-        info: dict[str, JSON] = {
+        info: JSONObject = {
             "node-name": node.name,
             "drv": node.driver,
             "ro": node.read_only,
@@ -1531,7 +1531,7 @@ def _needs_of_job(node: Node, role: str, claim: Locks) -> Locks:
     return {*claim - {READ, NO_WRITE}, NO_RESIZE} if node.commits else claim
 
 
-def check_options(options: dict[str, Any]) -> None:
+def check_options(options: JSONObject) -> None:
     """Raise `QMPError` where options of a node are wrong whatever it is made of."""
     for each in ("offset", "size"):
         if options.get(each, 0) < 0:
@@ -1628,7 +1628,7 @@ def _is_overridden(node: Node) -> bool:
     return node.header.backing != node.backing.filename
 
 
-def _made_of(node: Node) -> dict[str, JSON]:
+def _made_of(node: Node) -> JSONObject:
     """All that decides a node's content."""
     if node.implicit and node.child is not None:
         return _made_of(node.child)
@@ -1642,9 +1642,9 @@ def _made_of(node: Node) -> dict[str, JSON]:
     return {name: told[name] for name in object_order(told)}
 
 
-def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
+def _image(node: Node, backing: Node | None, compat: Compat) -> JSONObject:
     """QAPI's `ImageInfo`."""
-    image: dict[str, JSON] = {
+    image: JSONObject = {
         "filename": node.filename,
         "format": node.driver,
         "virtual-size": node.size,

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.deadline import read_at_start
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 _FORMAT = "memd-catalogue"
 _EDITION = 3
@@ -50,7 +50,7 @@ class Members(Mapping[str, JSON]):
     def __init__(self, text: str, path: str) -> None:
         lines = (line.partition(":") for line in text[1:-1].split(",\n") if line)
         self._texts = {name[1:-1]: value for name, _, value in lines}
-        self._values: dict[str, JSON] = {}
+        self._values: JSONObject = {}
         self._path = path
 
     def __getitem__(self, name: str) -> JSON:
@@ -87,7 +87,7 @@ class Catalogue:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._read: dict[str, JSON] = {}
+        self._read: JSONObject = {}
         try:
             line, _, self._packed = read_at_start(path).partition(b"\n")
             header = json.loads(line[:_HEADER_LIMIT])
@@ -146,7 +146,7 @@ def packaged(compat: Compat) -> str:
     return os.path.join(directory, f"qemu-{compat.value}.catalogue")
 
 
-def write_catalogue(path: str, version: tuple[int, int, int], sections: dict[str, JSON]) -> None:
+def write_catalogue(path: str, version: tuple[int, int, int], sections: JSONObject) -> None:
     """Write a catalogue; the file is there whole or not at all.
 
     Args:

@@ -13,7 +13,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -31,13 +31,13 @@ from memd.hostmem.sockets import (
     listen_vsock,
     tcp_family,
 )
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.places import USER, Account, Share
 from memd.qapi.numbers import parse_size, parse_uint64
 from memd.standin.chardevs import Copy, Held, TakeFd, create_file, open_file
 from memd.work import Completion, Job
 
-Address = dict[str, Any]
+Address = JSONObject
 """A QAPI `MigrationAddress`."""
 
 _INET = re.compile(r"(?:\[([^]]{1,64})\]|((?!\[)[^:]{0,64})):([^,]{1,32})(,.*)?", re.DOTALL)
@@ -53,7 +53,7 @@ _PAUSE = 0.1
 """Seconds until a client is accepted that there was no descriptor for."""
 
 
-def address(args: dict[str, Any], compat: Compat) -> Address:
+def address(args: JSONObject, compat: Compat) -> Address:
     """The address that `migrate` and `migrate-incoming` are given, as a URI or as channels.
 
     Args:

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import ioctl
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from memd.errors import NoDescriptorError, QMPError, check_length, refusing, reset_meanwhile
 from memd.hostmem.file_systems import number, of_paths
@@ -29,7 +29,7 @@ from memd.hostmem.sockets import (
     listen_unix,
     tcp_family,
 )
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qom import ChardevObject, Tree
 from memd.work import ELSEWHERE, Job
 
@@ -162,7 +162,7 @@ class Chardevs:
         found = self._tree.chardevs.children.get(id)
         return found if isinstance(found, ChardevObject) else None
 
-    async def add(self, args: dict[str, Any], take_fd: TakeFd) -> JSON:
+    async def add(self, args: JSONObject, take_fd: TakeFd) -> JSON:
         """`chardev-add`.
 
         Raises:
@@ -176,7 +176,7 @@ class Chardevs:
         except QMPError as error:
             raise QMPError(f"Failed to add chardev '{id}': {error.desc}") from None
 
-    async def make(self, args: dict[str, Any], take_fd: TakeFd) -> JSON:
+    async def make(self, args: JSONObject, take_fd: TakeFd) -> JSON:
         """The same, of which the reason alone is told where it can't be."""
         id, backend = args["id"], args["backend"]
         check_length(id)
@@ -200,7 +200,7 @@ class Chardevs:
             return await self._made(id, kind, data, take_fd, share)
 
     async def _made(
-        self, id: str, kind: str, data: dict[str, Any], take_fd: TakeFd, share: Share
+        self, id: str, kind: str, data: JSONObject, take_fd: TakeFd, share: Share
     ) -> JSON:
         given = self._given(kind, data, take_fd)
         below = self._take_below(data) if kind == "mux" else None
@@ -242,14 +242,14 @@ class Chardevs:
         name = opened.filename
         return {} if name is None else {"pty": name.removeprefix("pty:")}
 
-    def _take_below(self, data: dict[str, Any]) -> Registered:
+    def _take_below(self, data: JSONObject) -> Registered:
         below = self.find(data["chardev"])
         if not isinstance(below, Registered):
             raise QMPError(f"mux: base chardev {data['chardev']} not found")
         below.use()
         return below
 
-    def _take_copies(self, opened: _Opened, kind: str, data: dict[str, Any]) -> None:
+    def _take_copies(self, opened: _Opened, kind: str, data: JSONObject) -> None:
         """Take what sets have of the files that a device names."""
         for member, flags in _files(kind, data):
             path = data[member]
@@ -257,7 +257,7 @@ class Chardevs:
                 with _telling(member, path):
                     opened.copies[member] = self._sets.open(path, flags)
 
-    def _given(self, kind: str, data: dict[str, Any], take_fd: TakeFd) -> Held | None:
+    def _given(self, kind: str, data: JSONObject, take_fd: TakeFd) -> Held | None:
         if kind != "socket" or data["addr"]["type"] != "fd":
             return None
         name = data["addr"]["data"]["str"]
@@ -266,7 +266,7 @@ class Chardevs:
             raise QMPError(f"File descriptor named '{name}' has not been found")
         return given
 
-    async def change(self, args: dict[str, Any], take_fd: TakeFd) -> JSON:
+    async def change(self, args: JSONObject, take_fd: TakeFd) -> JSON:
         """`chardev-change`: another backend behind the same id.
 
         Raises:
@@ -301,7 +301,7 @@ class Chardevs:
         await self._close_behind(old)
         return answer
 
-    async def remove(self, args: dict[str, Any]) -> None:
+    async def remove(self, args: JSONObject) -> None:
         """`chardev-remove`.
 
         Raises:
@@ -379,12 +379,12 @@ class Chardevs:
 
         await Job(make, on=of_paths([path]))
 
-    def send_break(self, args: dict[str, Any]) -> None:
+    def send_break(self, args: JSONObject) -> None:
         """`chardev-send-break`; raises `QMPError` where there is none."""
         if self.find(args["id"]) is None:
             raise QMPError(f"Chardev '{args['id']}' not found")
 
-    def write(self, args: dict[str, Any]) -> None:
+    def write(self, args: JSONObject) -> None:
         """`ringbuf-write`; raises `QMPError` where that is not a ring."""
         import base64
 
@@ -403,7 +403,7 @@ class Chardevs:
         device.ring += raw
         del device.ring[: -device.ring_size]
 
-    def read(self, args: dict[str, Any]) -> str:
+    def read(self, args: JSONObject) -> str:
         """`ringbuf-read`; raises `QMPError` where that is not a ring."""
         import base64
 
@@ -436,7 +436,7 @@ def _telling(member: str, path: str) -> Iterator[None]:
         raise QMPError(f"Could not open '{path}': {os.strerror(error.errno)}") from None
 
 
-def _files(kind: str, data: dict[str, Any]) -> Iterator[tuple[str, int]]:
+def _files(kind: str, data: JSONObject) -> Iterator[tuple[str, int]]:
     """The members of a backend that name files, and how these are opened, in their order."""
     for member, append in (("logfile", "logappend"), ("in", ""), ("out", "append")):
         if member in data and (member == "logfile" or kind == "file"):
@@ -446,7 +446,7 @@ def _files(kind: str, data: dict[str, Any]) -> Iterator[tuple[str, int]]:
         yield "device", os.O_RDWR | (os.O_NONBLOCK if kind == "serial" else 0)
 
 
-def _opens(kind: str, data: dict[str, Any]) -> int:
+def _opens(kind: str, data: JSONObject) -> int:
     """How many descriptors a backend keeps open, at most; 0 where nothing is opened."""
     # Both ends of a terminal, a socket, and the directory that has its link or name.
     own = {"pty": 3, "socket": 2, "udp": 1, "pipe": 1}.get(kind, 0)
@@ -456,7 +456,7 @@ def _opens(kind: str, data: dict[str, Any]) -> int:
 
 
 def _open(
-    opened: _Opened, kind: str, data: dict[str, Any], roots: Roots | None, given: int | None
+    opened: _Opened, kind: str, data: JSONObject, roots: Roots | None, given: int | None
 ) -> None:
     """Open what is behind a device, or nothing of it. Runs in a thread."""
     try:
@@ -538,7 +538,7 @@ def open_file(path: str, access: int, roots: Roots | None) -> int:
         return open_path(encode_path(path), access | _ACCESS, roots)
 
 
-def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: int | None) -> None:
+def _socket(opened: _Opened, data: JSONObject, roots: Roots | None, given: int | None) -> None:
     """Listen, or connect."""
     kind, where = data["addr"]["type"], data["addr"]["data"]
     server = data.get("server", True)
@@ -572,7 +572,7 @@ def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: i
         raise QMPError(f"memd has no sockets of type '{kind}'")
 
 
-def _udp(remote: dict[str, Any], local: dict[str, Any] | None) -> int:
+def _udp(remote: JSONObject, local: JSONObject | None) -> int:
     """A socket between two addresses, of which the one here may be any."""
     if any(each["type"] != "inet" for each in (remote, local or remote)):
         raise QMPError("socket type unsupported for datagram")
@@ -585,7 +585,7 @@ def _udp(remote: dict[str, Any], local: dict[str, Any] | None) -> int:
     ).detach()
 
 
-def _family(address: dict[str, Any]) -> str:
+def _family(address: JSONObject) -> str:
     return tcp_family(address.get("ipv4"), address.get("ipv6"))
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from memd.standin.fsdevs import Fsdevs
     from memd.standin.netdevs import Netdevs, Nic
     from memd.standin.tpms import Tpms
-    from memd.work import Command, Event
+    from memd.work import Command, Events
 
 _BALLOON = "virtio-balloon-pci"
 _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
@@ -171,7 +171,7 @@ class OtherPciDevice(GuestsPciDevice):
         super().__init__(qom_type, tree, id, bus)
         self._register = register
 
-    def release(self, machine: Any, path: str, events: tuple[Event, ...]) -> None:
+    def release(self, machine: Any, path: str, events: Events) -> None:
         self._register.forget(self, machine, path, events)
 
 
@@ -227,7 +227,7 @@ class Devices:
         """The type that a name stands for, which may be an alias."""
         return type_of_alias(self._catalogue, driver)
 
-    async def add(self, machine: Machine, args: dict[str, Any]) -> None:
+    async def add(self, machine: Machine, args: JSONObject) -> None:
         """`device_add` of a type that memd has no part for.
 
         Args:
@@ -309,13 +309,13 @@ class Devices:
             given = device.values.get("mac", "")
             device.values["mac"] = self._netdevs.add_device(self._nic(device), id, given)
 
-    def _admit(self, driver: str, machine: str) -> dict[str, Any]:
+    def _admit(self, driver: str, machine: str) -> JSONObject:
         kind = self._tree.type_by_name(driver)
         if kind is None or not kind.is_a("device"):
             raise QMPError(f"'{driver}' is not a valid device model name")
         if kind.abstract:
             raise QMPError("Parameter 'driver' expects a non-abstract device type")
-        told: dict[str, Any] | None = self._catalogue.section("devices").get(driver)
+        told: JSONObject | None = self._catalogue.section("devices").get(driver)
         if told is None or not told["user"]:
             raise QMPError("Parameter 'driver' expects a pluggable device type")
         if kind.is_a("sys-bus-device") and driver not in _DYNAMIC.get(machine, ()):
@@ -457,9 +457,7 @@ class Devices:
             bus_type = self._need("PCIE" if express else "PCI")
             machine.buses.open(device, id, bus_type, one_slot=port)
 
-    def forget(
-        self, device: AnyDevice, machine: Machine, path: str, events: tuple[Event, ...]
-    ) -> None:
+    def forget(self, device: AnyDevice, machine: Machine, path: str, events: Events) -> None:
         """A device is gone: what it referred to is free, and so are its buses.
 
         Args:
@@ -473,7 +471,7 @@ class Devices:
         self.inputs.release(device)
         machine.spawn(self._close(node, machine, events), "closing the block node of a device")
 
-    async def _close(self, node: Node | None, machine: Machine, events: tuple[Event, ...]) -> None:
+    async def _close(self, node: Node | None, machine: Machine, events: Events) -> None:
         try:
             # A node that blockdev-snapshot-sync made goes with the device.
             await self._blocks.collect(node)
@@ -703,7 +701,7 @@ def inner_type(tree: Tree, driver: str) -> ObjectType | None:
     return found if found is not None and found.is_a("virtio-device") else None
 
 
-def _settle_iommu(values: dict[str, Any]) -> None:
+def _settle_iommu(values: JSONObject) -> None:
     """Decide what an `intel-iommu` leaves open, as under TCG; raises `QMPError`."""
     remaps, extended = (values.get(name, "auto") for name in ("intremap", "eim"))
     if remaps == "off" and extended == "on":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
-    from memd.json_types import JSON
+    from memd.json_types import JSONObject
     from memd.places import Share
 
 MOST_BYTES = 64 << 20
@@ -95,9 +95,9 @@ class Bitmap:
                 hint="Try block-dirty-bitmap-remove to delete this bitmap from disk",
             )
 
-    def told(self) -> dict[str, JSON]:
+    def told(self) -> JSONObject:
         """QAPI's `BlockDirtyInfo`."""
-        told: dict[str, JSON] = {
+        told: JSONObject = {
             "name": self.name,
             "count": self._dirty * self.granularity,
             "granularity": self.granularity,

@@ -6,15 +6,14 @@ Rules and texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
 
-Args = dict[str, Any]
 _SAMPLES = 512
 
 
@@ -31,7 +30,7 @@ class DirtyRate:
         self._mode = "page-sampling"
         self._samples = self._began = self._milliseconds = 0
 
-    def start(self, args: Args) -> None:
+    def start(self, args: JSONObject) -> None:
         """`calc-dirty-rate`; raises `QMPError`."""
         unit = 1 if args.get("calc-time-unit") == "millisecond" else 1000
         period, mode = args["calc-time"] * unit, args.get("mode", "page-sampling")
@@ -53,10 +52,10 @@ class DirtyRate:
     def _end(self) -> None:
         self._status = "measured"
 
-    def query(self, args: Args) -> JSON:
+    def query(self, args: JSONObject) -> JSON:
         """The value of `query-dirty-rate`."""
         unit = args.get("calc-time-unit", "second")
-        told: dict[str, JSON] = {
+        told: JSONObject = {
             "status": self._status,
             "mode": self._mode,
             "calc-time-unit": unit,

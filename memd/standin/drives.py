@@ -18,20 +18,19 @@ from memd.devices.kinds import FLASH
 from memd.devices.machine import Asked, Device
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.hostmem.file_systems import of_paths
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import low_half, option_number
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.standin.qcow2 import empty_image
 from memd.wire.rows import encode_rows
-from memd.work import Encoded, Event, Job, in_turns
+from memd.work import Encoded, Event, Events, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.places import Share
     from memd.qom.tree import Tree
 
-Args = dict[str, Any]
-Typed = Callable[[Args], Args]
+Typed = Callable[[JSONObject], JSONObject]
 """Gives the arguments of `blockdev-add`, which are texts, their types; raises `QMPError`."""
 
 _COUNTS = (
@@ -245,7 +244,7 @@ class Drives:
             await self._blocks.relock(refuse=False)
         return kind, name
 
-    async def _temporary(self, wanted: Args, typed: Typed) -> Node:
+    async def _temporary(self, wanted: JSONObject, typed: Typed) -> Node:
         """An overlay of what is wanted, whose file has no name once it is open; see `add`."""
         from memd.standin.images import make_file
 
@@ -374,7 +373,7 @@ class Drives:
         if drive is None and self._blocks.find(name) is None:
             raise QMPError(f"Property '{owner}.drive' can't find value '{name}'")
 
-    def attach(self, name: str, kind: str, user: str, values: Args) -> None:
+    def attach(self, name: str, kind: str, user: str, values: JSONObject) -> None:
         """A device uses a drive, or a node, or has an empty drive of its own.
 
         Args:
@@ -467,10 +466,10 @@ class Drives:
         """The value of `query-block`; raises `QMPError` where it has too many bytes."""
         return await encode_rows(in_turns(self.rows()))
 
-    def rows(self) -> Iterator[dict[str, JSON]]:
+    def rows(self) -> Iterator[JSONObject]:
         """What `query-block` tells of each drive."""
         for drive in [*self._blocks.drives]:
-            row: dict[str, JSON] = {"device": drive.name, "type": "unknown", "locked": False}
+            row: JSONObject = {"device": drive.name, "type": "unknown", "locked": False}
             row["removable"] = drive.removable
             if drive.user is not None:
                 row["qdev"] = drive.qdev
@@ -484,7 +483,7 @@ class Drives:
                 row["inserted"] = {**info, "cache": cache, **drive.limits}
             yield row
 
-    async def statistics(self, args: Args) -> Encoded:
+    async def statistics(self, args: JSONObject) -> Encoded:
         """The value of `query-blockstats`: nothing was ever read or written.
 
         Raises:
@@ -497,10 +496,10 @@ class Drives:
             rows = self.statistics_of_drives()
         return await encode_rows(in_turns(rows))
 
-    def statistics_of_drives(self) -> Iterator[dict[str, JSON]]:
+    def statistics_of_drives(self) -> Iterator[JSONObject]:
         """What `query-blockstats` tells of each drive; raises `QMPError`."""
         for drive in [*self._blocks.drives]:
-            row: dict[str, JSON]
+            row: JSONObject
             row = {"stats": _counts()} if drive.node is None else _statistics(drive.node, [])
             row["stats"] |= drive.histograms
             row["stats"] |= {"account_invalid": True, "account_failed": True}
@@ -510,7 +509,7 @@ class Drives:
 
     # Limits and media
 
-    def _find(self, args: Args) -> Drive:
+    def _find(self, args: JSONObject) -> Drive:
         if ("id" in args) == ("device" in args):
             raise QMPError("Need exactly one of 'device' and 'id'")
         id = args.get("id", "")
@@ -525,15 +524,15 @@ class Drives:
             raise QMPError("Device does not have a block device backend")
         return drive
 
-    def limit(self, args: Args) -> None:
+    def limit(self, args: JSONObject) -> None:
         """`block_set_io_throttle`, which holds nothing back; raises `QMPError`."""
         self._limit(self._find(args), args)
 
-    def _limit(self, drive: Drive, args: Args) -> None:
+    def _limit(self, drive: Drive, args: JSONObject) -> None:
         from memd.standin.tunable import NO_LIMITS, check_limits
 
         limits = {**NO_LIMITS, "iops-size": args.get("iops_size", 0)}
-        told: dict[str, JSON] = {}
+        told: JSONObject = {}
         for name, other in LIMITS.items():
             told[name] = limits[other] = args.get(name, 0)
             limits[f"{other}-max"] = most = args.get(f"{name}_max", 0)
@@ -548,7 +547,7 @@ class Drives:
             told["iops_size"] = limits["iops-size"]
         drive.limits = told
 
-    def set_histograms(self, args: Args) -> None:
+    def set_histograms(self, args: JSONObject) -> None:
         """`block-latency-histogram-set`, in which nothing is ever counted; raises `QMPError`."""
         drive = self._find(args)
         told = {name: args.get(f"boundaries-{name}", args.get("boundaries")) for name in _TIMED}
@@ -568,7 +567,7 @@ class Drives:
                 "bins": [0] * (len(bounds) + 1),
             }
 
-    def move_tray(self, args: Args, *, opened: bool) -> tuple[Event, ...]:
+    def move_tray(self, args: JSONObject, *, opened: bool) -> Events:
         """`blockdev-open-tray` or `blockdev-close-tray`; raises `QMPError`."""
         drive = self._find(args)
         if not drive.removable:
@@ -579,7 +578,7 @@ class Drives:
         data = {"device": drive.name, "id": drive.qdev, "tray-open": opened}
         return (Event("DEVICE_TRAY_MOVED", data),)
 
-    def _opened(self, args: Args) -> Drive:
+    def _opened(self, args: JSONObject) -> Drive:
         """The drive, whose tray has to be open where it has one."""
         drive = self._find(args)
         if drive.user is not None and not drive.removable:
@@ -588,11 +587,11 @@ class Drives:
             raise QMPError(f"Tray of device '{_name(args)}' is not open")
         return drive
 
-    async def remove_medium(self, args: Args) -> None:
+    async def remove_medium(self, args: JSONObject) -> None:
         """`blockdev-remove-medium`; raises `QMPError`."""
         await self._blocks.collect(self._opened(args).insert(None))
 
-    async def insert_medium(self, args: Args) -> None:
+    async def insert_medium(self, args: JSONObject) -> None:
         """`blockdev-insert-medium`; raises `QMPError`."""
         self._find(args)
         node = self._blocks.find(args["node-name"])
@@ -624,13 +623,13 @@ class Drives:
             raise
         return before
 
-    async def eject(self, args: Args) -> tuple[Event, ...]:
+    async def eject(self, args: JSONObject) -> Events:
         """`eject`; raises `QMPError`."""
         events = self.move_tray(args, opened=True)
         await self.remove_medium(args)
         return events
 
-    async def change_medium(self, args: Args) -> tuple[Event, ...]:
+    async def change_medium(self, args: JSONObject) -> Events:
         """`blockdev-change-medium`; raises `QMPError`."""
         drive, kind = self._find(args), args.get("format", PROBED)
         if kind not in (*DRIVERS, PROBED):
@@ -648,7 +647,7 @@ class Drives:
         return (*events, *self.move_tray(args, opened=False))
 
 
-def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> Args:
+def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> JSONObject:
     """The arguments of `blockdev-add` in a drive's options; none where it is empty."""
     for name, (words, complaint) in _WORDS.items():
         if options.get(name, words[0]) not in words:
@@ -696,7 +695,7 @@ def _names_something(options: dict[str, str]) -> bool:
     return any(each == "driver" or each.partition(".")[0] == "file" for each in options)
 
 
-def _checked(wanted: Args, typed: Typed) -> Args:
+def _checked(wanted: JSONObject, typed: Typed) -> JSONObject:
     """The arguments with their types; complaints are about options of a driver.
 
     Args:
@@ -724,20 +723,20 @@ def _int(text: str | None, name: str) -> Any:
     return None if text is None else low_half(option_number(text, name))
 
 
-def _name(args: Args) -> str:
+def _name(args: JSONObject) -> str:
     return str(args["id"] if "id" in args else args["device"])
 
 
-def _not_removable(args: Args) -> QMPError:
+def _not_removable(args: JSONObject) -> QMPError:
     return QMPError(f"Device '{_name(args)}' is not removable")
 
 
-def _counts() -> dict[str, JSON]:
-    told: dict[str, JSON] = dict.fromkeys(_COUNTS, 0)
+def _counts() -> JSONObject:
+    told: JSONObject = dict.fromkeys(_COUNTS, 0)
     return told | {"timed_stats": [], "account_invalid": False, "account_failed": False}
 
 
-def _statistics(node: Node, told: list[Node], *, backing: bool = True) -> dict[str, JSON]:
+def _statistics(node: Node, told: list[Node], *, backing: bool = True) -> JSONObject:
     """QAPI's `BlockStats` of a node and those below it; raises `QMPError` for too many.
 
     Args:
@@ -746,7 +745,7 @@ def _statistics(node: Node, told: list[Node], *, backing: bool = True) -> dict[s
     told.append(node)
     if len(told) > _MOST_TOLD:
         raise QMPError(f"more than {_MOST_TOLD} nodes would be told of below '{told[0].name}'")
-    row: dict[str, JSON] = {"node-name": node.name, "stats": _counts()}
+    row: JSONObject = {"node-name": node.name, "stats": _counts()}
     if node.driver in ("file", "host_device"):
         row["driver-specific"] = {"driver": node.driver, **dict.fromkeys(_DISCARDS, 0)}
     if node.child is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from memd.backends.base import MemoryBackend
 from memd.devices.area import ram_ranges
@@ -17,8 +17,8 @@ from memd.devices.machine import Machine
 from memd.devices.machine_object import cpus
 from memd.errors import QMPError, reset_meanwhile
 from memd.hostmem import cgroup, content
-from memd.json_types import JSON
-from memd.work import Event, Job
+from memd.json_types import JSON, JSONObject
+from memd.work import Event, Events, Job
 
 if TYPE_CHECKING:
     from memd.hostmem.region import Region
@@ -74,7 +74,7 @@ class Dump:
         """The value of `query-dump`."""
         return {"status": self._status, "completed": self._done, "total": self._total}
 
-    async def start(self, args: dict[str, Any], opener: Opener) -> tuple[Event, ...]:
+    async def start(self, args: JSONObject, opener: Opener) -> Events:
         """`dump-guest-memory`; gives the events where it is not detached.
 
         Raises:
@@ -95,7 +95,7 @@ class Dump:
         protocol, _, name = args["protocol"].partition(":")
         if protocol not in ("file", "fd") or not _:
             raise QMPError("parameter 'protocol' must start with 'file:' or 'fd:'")
-        where: dict[str, Any] = {"transport": "file", "filename": name}
+        where: JSONObject = {"transport": "file", "filename": name}
         if protocol == "fd":
             where = {"transport": "socket", "type": "fd", "str": name}
         if filtered and args["length"] == 0:
@@ -130,8 +130,8 @@ class Dump:
         error = await self._run(parts, channel)
         self._machine.emit(self._events(error))
 
-    def _events(self, error: str | None) -> tuple[Event, ...]:
-        said: dict[str, JSON] = {} if error is None else {"error": error}
+    def _events(self, error: str | None) -> Events:
+        said: JSONObject = {} if error is None else {"error": error}
         return (Event("DUMP_COMPLETED", {"result": self.query(), **said}),)
 
     async def _run(self, parts: list[_Part], channel: Channel) -> str | None:

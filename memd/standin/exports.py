@@ -8,19 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.errors import QMPError, is_identifier
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.standin.bitmaps import Bitmaps, bitmap_of
 from memd.standin.blocks import Blocks, Claim, Node
 from memd.standin.dirty_bitmap import Bitmap
 from memd.standin.image_locks import NO_RESIZE, READ, WRITE
 from memd.standin.tunable import IOThread
-from memd.work import Event
+from memd.work import Event, Events
 
 if TYPE_CHECKING:
     from memd.places import Share
     from memd.standin.listeners import Listeners
 
-Args = dict[str, Any]
 _NBD = "nbd"
 _LONGEST_NAME = 4096
 """Bytes of an export's name."""
@@ -56,7 +55,7 @@ class Exports:
         self._bitmaps = Bitmaps(blocks)
         self._exports: dict[str, _Export] = {}
 
-    async def start(self, args: Args) -> None:
+    async def start(self, args: JSONObject) -> None:
         """`nbd-server-start`; raises `QMPError` where it was started, or can't be."""
         if self._listeners.has(_NBD):
             raise QMPError("NBD server already running")
@@ -65,13 +64,13 @@ class Exports:
         addr = args["addr"]
         await self._listeners.open(_NBD, {"type": addr["type"], **addr["data"]})
 
-    async def stop(self, args: object = None) -> tuple[Event, ...]:
+    async def stop(self, args: object = None) -> Events:
         """`nbd-server-stop`; raises `QMPError` where it was not started."""
         self._need_server()
         await self._listeners.end(_NBD)
         return await self._drop(*reversed(self._exports))
 
-    async def add(self, args: Args) -> None:
+    async def add(self, args: JSONObject) -> None:
         """`block-export-add`; raises `QMPError`."""
         if not is_identifier(args["id"]):
             raise QMPError("Invalid block export id")
@@ -80,7 +79,7 @@ class Exports:
             raise QMPError(f"memd exports no nodes by '{args['type']}'")
         await self._add(args["id"], self._blocks.named(args["node-name"], ""), args)
 
-    async def add_device(self, args: Args) -> None:
+    async def add_device(self, args: JSONObject) -> None:
         """`nbd-server-add`; raises `QMPError`."""
         self._need_server()
         node = self._blocks.named(args["device"])
@@ -92,7 +91,7 @@ class Exports:
         if id in self._exports:
             raise QMPError(f"Block export id '{id}' is already in use")
 
-    async def _add(self, id: str, node: Node, args: Args) -> None:
+    async def _add(self, id: str, node: Node, args: JSONObject) -> None:
         self._check_free(id)
         name, thread = args.get("name", node.name), args.get("iothread")
         if thread is not None and not isinstance(self._listeners.object(thread), IOThread):
@@ -112,7 +111,9 @@ class Exports:
                 await self._blocks.collect(used.node)
             raise
 
-    async def _start(self, id: str, name: str, used: Claim, args: Args, *, writes: bool) -> None:
+    async def _start(
+        self, id: str, name: str, used: Claim, args: JSONObject, *, writes: bool
+    ) -> None:
         """Export what is used for that; raises `QMPError`."""
         node = used.node
         self._check_free(id)
@@ -142,18 +143,18 @@ class Exports:
             raise QMPError(f"Enabled bitmap '{bitmap.name}' incompatible with readonly export")
         return bitmap
 
-    async def delete(self, args: Args) -> tuple[Event, ...]:
+    async def delete(self, args: JSONObject) -> Events:
         """`block-export-del`; raises `QMPError` where there is none."""
         if args["id"] not in self._exports:
             raise QMPError(f"Export '{args['id']}' is not found")
         return await self._drop(args["id"])
 
-    async def remove(self, args: Args) -> tuple[Event, ...]:
+    async def remove(self, args: JSONObject) -> Events:
         """`nbd-server-remove`; raises `QMPError` where there is none."""
         self._need_server()
         return await self.delete({"id": args["name"]})
 
-    async def _drop(self, *ids: str) -> tuple[Event, ...]:
+    async def _drop(self, *ids: str) -> Events:
         nodes = []
         for id in ids:
             export = self._exports.pop(id)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.source import Expr
 
 
 def expressions(
-    entries: list[dict[str, JSON]],
+    entries: list[JSONObject],
     widths: Mapping[str, str],
     alternates: Mapping[str, str],
     unchecked: list[str],
@@ -50,7 +50,7 @@ def expressions(
             )
         return alternates.get(name, name)
 
-    def members(entry: dict[str, JSON]) -> Expr:
+    def members(entry: JSONObject) -> Expr:
         found = {}
         for member in entry["members"]:
             key = ("*" if "default" in member else "") + member["name"]
@@ -59,10 +59,10 @@ def expressions(
             found[key] = {"type": type_, "features": features} if features else type_
         return found
 
-    def carried(entry: dict[str, JSON]) -> Expr:
+    def carried(entry: JSONObject) -> Expr:
         return {} if entry["arg-type"] in empty else {"data": entry["arg-type"]}
 
-    def define(entry: dict[str, JSON]) -> Expr | None:
+    def define(entry: JSONObject) -> Expr | None:
         kind, name = entry["meta-type"], entry["name"]
         if kind == "command":
             found: Expr = {"command": name, **carried(entry)}

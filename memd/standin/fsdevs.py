@@ -6,12 +6,13 @@ Rules and texts were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.paths import encode_path, open_path
+from memd.json_types import JSONObject
 from memd.standin.tunable import NO_LIMITS, check_limits
 from memd.work import Job
 
@@ -36,7 +37,7 @@ class Fsdevs:
         self._complaint = "failed to open" if compat is Compat.V10_0 else "Could not open"
         self._paths: dict[str, str | None] = {}
 
-    def add(self, options: dict[str, Any]) -> None:
+    def add(self, options: JSONObject) -> None:
         """`-fsdev`; raises `QMPError`."""
         id = options.pop("id")
         driver = options.pop("fsdriver", "")
@@ -76,7 +77,7 @@ class Fsdevs:
         os.close(open_path(encode_path(path), os.O_DIRECTORY | os.O_CLOEXEC, self._roots))
 
 
-def _check_local(options: dict[str, Any]) -> None:
+def _check_local(options: JSONObject) -> None:
     model = options.get("security_model")
     if model not in (*_MODELS, "mapped"):
         hint = f"Valid options are: security_model=[{'|'.join(_MODELS)}]"

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
 from memd.hostmem.paths import encode_path, target
+from memd.json_types import JSONObject
 from memd.standin.bitmaps import Bitmaps, bitmap_of, default_granularity
 from memd.standin.blocks import (
     DRIVERS,
@@ -44,13 +45,11 @@ from memd.standin.image_locks import (
 from memd.standin.job_nodes import JobNodes
 from memd.standin.jobs import Jobs, Task, begun, given_up
 from memd.standin.qcow2 import empty_image
-from memd.work import MEMORY, Event, Job, in_turns
+from memd.work import MEMORY, Event, Events, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
     from memd.qom.tree import Tree
-
-Args = dict[str, Any]
 
 Content = dict[int, bytes]
 """Bytes by their offsets."""
@@ -83,9 +82,7 @@ class Images:
         self.jobs = Jobs(blocks)
         self.bitmaps = Bitmaps(blocks)
 
-    async def _start(
-        self, id: str, task: Task, args: Args, moved: Sequence[Node]
-    ) -> tuple[Event, ...]:
+    async def _start(self, id: str, task: Task, args: JSONObject, moved: Sequence[Node]) -> Events:
         """Start a job whose nodes are put together.
 
         Args:
@@ -102,10 +99,10 @@ class Images:
             await task.nodes.end()
             raise
 
-    async def _prepare(self, id: str, task: Task, args: Args, moved: Sequence[Node]) -> None:
+    async def _prepare(self, id: str, task: Task, args: JSONObject, moved: Sequence[Node]) -> None:
         """Have the nodes of a job used; raises as `_start`."""
         assert task.nodes is not None
-        events: tuple[Event, ...] = ()
+        events: Events = ()
         try:
             self.jobs.check(id, args)
             events = begun(id)
@@ -119,7 +116,7 @@ class Images:
             error.events = events
             raise
 
-    async def create(self, args: Args) -> tuple[Event, ...]:
+    async def create(self, args: JSONObject) -> Events:
         """`blockdev-create`; raises `QMPError` where no job is made of it."""
         self.jobs.check(args["job-id"], {})
         options = args["options"]
@@ -130,7 +127,7 @@ class Images:
             error = failed.desc
         return await self.jobs.start(args["job-id"], Task("create", error=error), {})
 
-    async def _create(self, options: Args) -> None:
+    async def _create(self, options: JSONObject) -> None:
         if options["driver"] == "file":
             if options.get("preallocation", "off") != "off":
                 raise QMPError("memd allocates no blocks of images")
@@ -163,18 +160,18 @@ class Images:
 
     # Snapshots
 
-    async def snapshot(self, args: Args) -> None:
+    async def snapshot(self, args: JSONObject) -> None:
         """`blockdev-snapshot`; raises `QMPError`."""
         await self._append(args["node"], lambda: self._blocks.named(args["overlay"]))
 
-    async def snapshot_sync(self, args: Args) -> None:
+    async def snapshot_sync(self, args: JSONObject) -> None:
         """`blockdev-snapshot-sync`; raises `QMPError`.
 
         The overlay is closed at once where no device uses the node below it.
         """
         await self._blocks.collect(await self._snapshot_sync(args))
 
-    async def _snapshot_sync(self, args: Args) -> Node:
+    async def _snapshot_sync(self, args: JSONObject) -> Node:
         node = self._blocks.named(args.get("node-name", ""), args.get("device", ""))
         self._blocks.check_free(node)
         overlay = args.get("snapshot-node-name")
@@ -218,7 +215,7 @@ class Images:
         self._blocks.protect(node)
         await self._blocks.sync()
 
-    async def transaction(self, args: Args) -> tuple[Event, ...]:
+    async def transaction(self, args: JSONObject) -> Events:
         """`transaction`: all of the actions, or none.
 
         Raises:
@@ -264,7 +261,7 @@ class Images:
             await self._blocks.collect(*done.made)
         return tuple(events)
 
-    async def _act(self, kind: str, data: Args, done: _Done) -> None:
+    async def _act(self, kind: str, data: JSONObject, done: _Done) -> None:
         if kind == "blockdev-snapshot":
             await self.snapshot(data)
             self._appended(self._blocks.named(data["overlay"]), done)
@@ -309,7 +306,7 @@ class Images:
         done.made.append(overlay)
         done.undos.append(undo)
 
-    async def _claim_backup(self, args: Args, to: Node, done: _Done) -> None:
+    async def _claim_backup(self, args: JSONObject, to: Node, done: _Done) -> None:
         """Keep what a backup will use from others until the actions are done.
 
         Raises:
@@ -323,15 +320,15 @@ class Images:
 
     # Jobs
 
-    def _source(self, args: Args) -> Node:
+    def _source(self, args: JSONObject) -> Node:
         return self._blocks.named(args["device"])
 
-    def _root(self, args: Args) -> Node:
+    def _root(self, args: JSONObject) -> Node:
         node = self._source(args)
         self._blocks.check_root(node)
         return node
 
-    def _in_chain(self, node: Node, args: Args, what: str) -> Node | None:
+    def _in_chain(self, node: Node, args: JSONObject, what: str) -> Node | None:
         """The node of a chain that is named by its name or by its file."""
         if f"{what}-node" in args:
             return self._blocks.named(args[f"{what}-node"], "")
@@ -344,7 +341,7 @@ class Images:
             raise QMPError(f"Top image file {args['top']} not found")
         raise QMPError(f"Can't find '{args[what]}' in the backing chain")
 
-    async def commit(self, args: Args) -> tuple[Event, ...]:
+    async def commit(self, args: JSONObject) -> Events:
         """`block-commit`; raises `QMPError`."""
         node = self._blocks.find(args["device"])
         if node is None:
@@ -407,7 +404,7 @@ class Images:
         )
         return await self._start(id, task, args, upper)
 
-    async def stream(self, args: Args) -> tuple[Event, ...]:
+    async def stream(self, args: JSONObject) -> Events:
         """`block-stream`; raises `QMPError`."""
         node = self._source(args)
         if "base" in args and "base-node" in args:
@@ -459,7 +456,7 @@ class Images:
         moved = [each for each in between if each.image is not node.image]
         return await self._start(id, task, args, moved)
 
-    async def mirror(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
+    async def mirror(self, args: JSONObject, to: Node | None = None) -> Events:
         """`blockdev-mirror`; raises `QMPError`.
 
         Args:
@@ -528,7 +525,7 @@ class Images:
             )
         return found
 
-    async def drive_mirror(self, args: Args) -> tuple[Event, ...]:
+    async def drive_mirror(self, args: JSONObject) -> Events:
         """`drive-mirror`; raises `QMPError`."""
         node = self._root(args)
         if "replaces" in args:
@@ -540,7 +537,7 @@ class Images:
                 raise QMPError("cannot replace image with a mirror image of different size")
         return await self._with_new_target(self.mirror, args, of_backup=False)
 
-    def _check_backup(self, args: Args, to: Node) -> tuple[Node, Bitmap | None]:
+    def _check_backup(self, args: JSONObject, to: Node) -> tuple[Node, Bitmap | None]:
         """The source and the bitmap of a backup; raises `QMPError` where there can't be one."""
         node = self._source(args)
         bitmap = _bitmap_of_backup(node, args)
@@ -559,7 +556,7 @@ class Images:
             raise QMPError("Source and target image have different sizes")
         return node, bitmap
 
-    async def backup(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
+    async def backup(self, args: JSONObject, to: Node | None = None) -> Events:
         """`blockdev-backup`; raises `QMPError`.
 
         Args:
@@ -568,7 +565,7 @@ class Images:
         to = to or self._blocks.named(args["target"])
         return await self._run(await self._plan_backup(args, to))
 
-    async def _plan_backup(self, args: Args, to: Node) -> _Backup:
+    async def _plan_backup(self, args: JSONObject, to: Node) -> _Backup:
         """Keep what a backup uses from others; raises `QMPError` where there can't be it."""
         node, bitmap = self._check_backup(args, to)
         end = "running" if args["sync"] == "none" else "pending"
@@ -603,7 +600,7 @@ class Images:
             bitmap.busy = True
         return _Backup(args, id, task)
 
-    async def _run(self, backup: _Backup) -> tuple[Event, ...]:
+    async def _run(self, backup: _Backup) -> Events:
         """Start a backup that was planned; raises `QMPError`."""
         try:
             return await self.jobs.start(backup.id, backup.task, backup.args)
@@ -611,17 +608,17 @@ class Images:
             await backup.release()
             raise
 
-    async def drive_backup(self, args: Args) -> tuple[Event, ...]:
+    async def drive_backup(self, args: JSONObject) -> Events:
         """`drive-backup`; raises `QMPError`."""
         return await self._with_new_target(self.backup, args, of_backup=True)
 
     async def _with_new_target(
         self,
-        start: Callable[[Args, Node], Awaitable[tuple[Event, ...]]],
-        args: Args,
+        start: Callable[[JSONObject, Node], Awaitable[Events]],
+        args: JSONObject,
         *,
         of_backup: bool,
-    ) -> tuple[Event, ...]:
+    ) -> Events:
         """Start a job whose target is an image that is made."""
         args, made = await self._new_target(args, of_backup=of_backup)
         try:
@@ -629,7 +626,7 @@ class Images:
         finally:
             await self._blocks.collect(made)
 
-    async def _new_target(self, args: Args, *, of_backup: bool) -> tuple[Args, Node]:
+    async def _new_target(self, args: JSONObject, *, of_backup: bool) -> tuple[JSONObject, Node]:
         """Make the target of a job; gives its arguments, and the target.
 
         Args:
@@ -660,12 +657,12 @@ class Images:
         path: str,
         kind: str,
         size: int,
-        args: Args,
+        args: JSONObject,
         *,
         backing: Node | None,
         name: str | None,
         moved: Sequence[Node] = (),
-        more: Args | None = None,
+        more: JSONObject | None = None,
     ) -> Node:
         """An image that is made, where it is not there already, and opened.
 
@@ -681,7 +678,7 @@ class Images:
         if args.get("mode", "absolute-paths") != "existing":
             if kind not in (*_FORMATS, "file"):
                 raise QMPError(f"Format driver '{kind}' does not support image creation")
-            options: Args = {"size": size}
+            options: JSONObject = {"size": size}
             if backing is not None:
                 if kind != "qcow2":
                     raise QMPError(f"Backing file not supported for file format '{kind}'")
@@ -706,7 +703,7 @@ class Images:
         if node.job is not None:
             self._blocks.check_free(node)
 
-    def _id(self, args: Args, node: Node) -> str:
+    def _id(self, args: JSONObject, node: Node) -> str:
         """The id of a job; that of a node's drive where the arguments have none."""
         names = [each.name for each in reversed(node.drives) if each.name]
         id: str = args.get("job-id", (*names, "")[0])
@@ -728,7 +725,7 @@ class Images:
         if full is not None:
             raise QMPError(f"memd copies no data of images, and node '{full.name}' holds some")
 
-    async def change_backing(self, args: Args) -> None:
+    async def change_backing(self, args: JSONObject) -> None:
         """`change-backing-file`; raises `QMPError`."""
         node = self._root(args)
         image, to = self._blocks.named(args["image-node-name"], ""), args["backing-file"]
@@ -790,7 +787,7 @@ class _Backup(NamedTuple):
         task: what it does.
     """
 
-    args: Args
+    args: JSONObject
     id: str
     task: Task
 
@@ -818,12 +815,12 @@ class _Done:
         self.read_only = read_only
         self.made: list[Node] = []
         self.backups: dict[str, _Backup] = {}
-        self.removals: list[Args] = []
+        self.removals: list[JSONObject] = []
         self.claimed: list[Bitmap] = []
         self.undos: list[Callable[[], Awaitable[None]]] = []
 
 
-def _bitmap_of_backup(node: Node, args: Args) -> Bitmap | None:
+def _bitmap_of_backup(node: Node, args: JSONObject) -> Bitmap | None:
     """The bitmap that a backup is told to use; raises `QMPError` where it can't."""
     sync, mode, name = args["sync"], args.get("bitmap-mode"), args.get("bitmap")
     if sync in _OF_BITMAP and name is None:

@@ -7,11 +7,11 @@ Observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from memd.errors import QMPError, is_identifier
-from memd.json_types import JSON
-from memd.work import Command, Event
+from memd.json_types import JSON, JSONObject
+from memd.work import Command, Event, Events
 
 if TYPE_CHECKING:
     from memd.places import Share
@@ -65,7 +65,7 @@ class Task(NamedTuple):
     work: Work | None = None
 
 
-def given_up(ids: list[str]) -> tuple[Event, ...]:
+def given_up(ids: list[str]) -> Events:
     """What is told of jobs that were made, the first one first, and can't start."""
     told = [(id, "created") for id in ids]
     for id in reversed(ids):
@@ -73,7 +73,7 @@ def given_up(ids: list[str]) -> tuple[Event, ...]:
     return tuple(Event("JOB_STATUS_CHANGE", {"status": status, "id": id}) for id, status in told)
 
 
-def begun(id: str) -> tuple[Event, ...]:
+def begun(id: str) -> Events:
     """What is told of a job that was made and can't start."""
     return tuple(
         Event("JOB_STATUS_CHANGE", {"status": status, "id": id}) for status in ("created", "null")
@@ -83,7 +83,7 @@ def begun(id: str) -> tuple[Event, ...]:
 class _Job:
     """A job that a client has started."""
 
-    def __init__(self, id: str, task: Task, args: dict[str, Any], share: Share) -> None:
+    def __init__(self, id: str, task: Task, args: JSONObject, share: Share) -> None:
         self.id = id
         self.counted = share
         self.task = task
@@ -136,7 +136,7 @@ class Jobs:
         self._blocks = blocks
         self._jobs: dict[str, _Job] = {}
 
-    def check(self, id: str, args: dict[str, Any]) -> None:
+    def check(self, id: str, args: JSONObject) -> None:
         """Raise `QMPError` where there can't be a job of that id with these arguments."""
         if not is_identifier(id):
             raise QMPError(f"Invalid job ID '{id}'")
@@ -144,7 +144,7 @@ class Jobs:
             raise QMPError(f"Job ID '{id}' already in use")
         _check_speed(args.get("speed", 0))
 
-    async def start(self, id: str, task: Task, args: dict[str, Any]) -> tuple[Event, ...]:
+    async def start(self, id: str, task: Task, args: JSONObject) -> Events:
         """Start a job, and have it do what it can.
 
         Args:
@@ -249,7 +249,7 @@ class Jobs:
             )
         return job
 
-    async def command(self, command: str, args: dict[str, Any]) -> tuple[Event, ...]:
+    async def command(self, command: str, args: JSONObject) -> Events:
         """`job-VERB` and `block-job-VERB`.
 
         Args:
@@ -298,13 +298,13 @@ class Jobs:
             job.error = "Operation canceled"
             await self._conclude(job, "BLOCK_JOB_CANCELLED")
 
-    def set_speed(self, args: dict[str, Any]) -> None:
+    def set_speed(self, args: JSONObject) -> None:
         """`block-job-set-speed`; raises `QMPError`."""
         job = self._find(args["device"], "set-speed", block=True)
         _check_speed(args["speed"])
         job.speed = args["speed"]
 
-    def change(self, args: dict[str, Any]) -> None:
+    def change(self, args: JSONObject) -> None:
         """`block-job-change`; raises `QMPError`."""
         job = self._find(args["id"], "change", block=True)
         if job.task.kind != "mirror":
@@ -369,7 +369,7 @@ def _go_on(job: _Job) -> None:
         job.go("running" if job.status == "paused" else "ready")
 
 
-def _taken(job: _Job) -> tuple[Event, ...]:
+def _taken(job: _Job) -> Events:
     events = tuple(job.events)
     job.events.clear()
     return events

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
@@ -19,7 +19,7 @@ from memd.compat import Compat
 from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioPci
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.standin.channels import Channel, Opener, address
 from memd.standin.stream import (
     END,
@@ -109,7 +109,7 @@ class Migration:
     def __init__(
         self,
         host: Host,
-        parameters: Callable[[], dict[str, Any]],
+        parameters: Callable[[], JSONObject],
         compat: Compat,
         set_active: Callable[[bool], Command[None]],
     ) -> None:
@@ -135,9 +135,9 @@ class Migration:
 
     # What is told
 
-    def query(self, args: object = None) -> dict[str, JSON]:
+    def query(self, args: object = None) -> JSONObject:
         """The value of `query-migrate`."""
-        told: dict[str, JSON] = {}
+        told: JSONObject = {}
         if self.incoming != "none":
             told["status"] = self.incoming
             if self._addresses and self.incoming in ("setup", "active"):
@@ -175,7 +175,7 @@ class Migration:
     def _tell(self, status: str) -> None:
         self._emit("MIGRATION", {"status": status})
 
-    def _emit(self, name: str, data: dict[str, JSON]) -> None:
+    def _emit(self, name: str, data: JSONObject) -> None:
         if "events" in self._host.migration_capabilities:
             self._host.machine.emit((Event(name, data),))
 
@@ -192,7 +192,7 @@ class Migration:
 
     # Going
 
-    async def send(self, args: dict[str, Any], opener: Opener) -> None:
+    async def send(self, args: JSONObject, opener: Opener) -> None:
         """`migrate`: begin to send the machine.
 
         Raises:
@@ -237,7 +237,7 @@ class Migration:
             await Turn()
             self._channel = await connected
             self._check()
-            told: dict[str, JSON] = {"machine": self._machine_name}
+            told: JSONObject = {"machine": self._machine_name}
             told["capabilities"] = sorted(host.migration_capabilities & {_IGNORE_SHARED})
             self._writer = writer = Writer(told, blocks)
             self._setup = _milliseconds(self._began)
@@ -382,7 +382,7 @@ class Migration:
         if self._awaited is not None:
             self._awaited.remove_name()
 
-    def go_on(self, args: dict[str, Any]) -> None:
+    def go_on(self, args: JSONObject) -> None:
         """`migrate-continue`; raises `QMPError` where it is in no such state."""
         state = args["state"]
         if self.outgoing != state:
@@ -413,7 +413,7 @@ class Migration:
             was: the run state of the machine.
         """
         blocks = self._blocks()
-        told: dict[str, JSON] = {"machine": self._machine_name}
+        told: JSONObject = {"machine": self._machine_name}
         told["capabilities"] = sorted(self._host.migration_capabilities & {_IGNORE_SHARED})
         writer, devices = Writer(told, blocks), self._devices()
 
@@ -463,7 +463,7 @@ class Migration:
 
     # Coming
 
-    async def receive(self, args: dict[str, Any], opener: Opener) -> None:
+    async def receive(self, args: JSONObject, opener: Opener) -> None:
         """`migrate-incoming`: await a machine.
 
         Raises:
@@ -545,7 +545,7 @@ class Migration:
             return False
         return True
 
-    def _check_header(self, header: dict[str, Any]) -> None:
+    def _check_header(self, header: JSONObject) -> None:
         if header["machine"] != self._machine_name:
             raise _other_machine(
                 f"Machine type received is '{header['machine']}' and local is"
@@ -576,11 +576,11 @@ class Migration:
             found.append(Block(backend.memory_name, region, carried=carried))
         return found
 
-    def _devices(self) -> dict[str, JSON]:
+    def _devices(self) -> JSONObject:
         """The state of devices besides their memory: a virtio-mem's size and the requested one."""
         return {path: [each.size, each.requested] for path, each in self._virtio_mems()}
 
-    def _take_devices(self, state: dict[str, Any]) -> str:
+    def _take_devices(self, state: JSONObject) -> str:
         """Take over what devices had; gives the run state of the machine that came."""
         try:
             for path, each in self._virtio_mems():
@@ -615,7 +615,7 @@ def _milliseconds(since: float) -> int:
     return int((monotonic() - since) * 1000)
 
 
-def _ram(writer: Writer, took: int, syncs: int) -> dict[str, JSON]:
+def _ram(writer: Writer, took: int, syncs: int) -> JSONObject:
     """QAPI's `MigrationStats`."""
     return {
         "total": writer.total,

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from memd.compat import Compat
 from memd.devices.machine import Asked, Device
@@ -97,7 +97,7 @@ class Netdev(NetClient):
         deletable: whether `netdev_del` takes it; one of `-net` stays.
     """
 
-    def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Held]) -> None:
+    def __init__(self, id: str, type: str, options: JSONObject, fds: list[Held]) -> None:
         super().__init__(id, type)
         self.options = options
         self.deletable = True
@@ -157,7 +157,7 @@ class Netdevs:
         """The backend of that id."""
         return self._known.get(id)
 
-    def add(self, args: dict[str, Any], take_fd: TakeFd, *, own: bool = False) -> None:
+    def add(self, args: JSONObject, take_fd: TakeFd, *, own: bool = False) -> None:
         """`netdev_add`.
 
         Args:
@@ -266,7 +266,7 @@ class Netdevs:
         self.add_device(nic, None, nic.address)
         device.values |= values
 
-    def _other_of(self, args: dict[str, Any]) -> Netdev | None:
+    def _other_of(self, args: JSONObject) -> Netdev | None:
         """The backend that a port of a hub is for."""
         if args["type"] != "hubport" or "netdev" not in args:
             return None
@@ -278,7 +278,7 @@ class Netdevs:
             raise QMPError(f"netdev '{name}' is in use")
         return other
 
-    def _check(self, args: dict[str, Any]) -> None:
+    def _check(self, args: JSONObject) -> None:
         kind = args["type"]
         if kind == "socket":
             given = sum(name in args for name in ("fd", "listen", "connect", "mcast", "udp"))
@@ -300,7 +300,7 @@ class Netdevs:
             if chardev.qom_type.name != "chardev-socket":
                 raise QMPError(f'chardev "{name}" is not reconnectable')
 
-    def delete(self, args: dict[str, Any]) -> None:
+    def delete(self, args: JSONObject) -> None:
         """`netdev_del`; a device that uses it stays, without it.
 
         Raises:
@@ -334,7 +334,7 @@ class Netdevs:
         for share in self._shares.values():
             share.end()
 
-    def set_link(self, args: dict[str, Any]) -> None:
+    def set_link(self, args: JSONObject) -> None:
         """`set_link`, of a backend or a device; raises `QMPError` where there is none."""
         if not any(each.id == args["name"] for each in self._clients):
             raise device_not_found(f"Device '{args['name']}' not found")
@@ -397,7 +397,7 @@ class Netdevs:
                 " created (not supported by this machine?)"
             )
 
-    def rx_filters(self, args: dict[str, Any]) -> list[JSON]:
+    def rx_filters(self, args: JSONObject) -> list[JSON]:
         """The value of `query-rx-filter`: no guest has set any; raises `QMPError`."""
         name = args.get("name")
         if name is None:

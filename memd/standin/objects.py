@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.places import size_of
 from memd.qom import OBJECT, ObjectType, Paths, Property, UserCreatable
 
-_EMPTY: dict[str, JSON] = {"bool": False, "string": "", "str": ""}
+_EMPTY: JSONObject = {"bool": False, "string": "", "str": ""}
 
 
 class KnownObject(UserCreatable):
@@ -23,7 +23,7 @@ class KnownObject(UserCreatable):
 
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree, id)
-        self.values: dict[str, JSON] = {}
+        self.values: JSONObject = {}
 
     @property
     def texts_size(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 _VALUE = "expects a value between {} and {}"
 _INTEGER = "expects an integer in the range of {} to {}"
@@ -28,7 +28,7 @@ _PAGE = 4096
 _MIB = 1 << 20
 
 
-def check_parameters(given: dict[str, JSON], known: dict[str, JSON], compat: Compat) -> None:
+def check_parameters(given: JSONObject, known: JSONObject, compat: Compat) -> None:
     """See whether parameters can be set.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from memd.errors import QMPError
 from memd.hostmem.libc import write_at
 from memd.hostmem.spec import round_up
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
@@ -131,7 +131,7 @@ class Snapshot(NamedTuple):
         data += more + id + name
         return data.ljust(round_up(len(data), 8), b"\0")
 
-    def told(self) -> dict[str, JSON]:
+    def told(self) -> JSONObject:
         """QAPI's `SnapshotInfo`."""
         return {
             "id": self.id,
@@ -202,7 +202,7 @@ class Header:
             )
         _check_tables(fields, 1 << bits)
         zstd = incompatible & 8 and data[_COMPRESSION_BYTE : _COMPRESSION_BYTE + 1] == b"\1"
-        told: dict[str, JSON] = {
+        told: JSONObject = {
             "compat": "1.1" if version > 2 else "0.10",
             "compression-type": "zstd" if zstd else "zlib",
         }
@@ -212,7 +212,7 @@ class Header:
         if version > 2:
             told["corrupt"] = bool(incompatible & 2)
             told["extended-l2"] = bool(incompatible & EXTENDED_L2)
-        self.facts: dict[str, Any] = {
+        self.facts: JSONObject = {
             "cluster-size": 1 << bits,
             "format-specific": {"type": "qcow2", "data": told},
         }
@@ -437,7 +437,7 @@ def _tail(extensions: list[tuple[int, bytes]]) -> bytes:
     )
 
 
-def empty_image(options: dict[str, Any]) -> dict[int, bytes]:
+def empty_image(options: JSONObject) -> dict[int, bytes]:
     """A new image of version 3 without a cluster of data, as bytes by their offsets.
 
     Args:
@@ -478,7 +478,7 @@ def empty_image(options: dict[str, Any]) -> dict[int, bytes]:
     }
 
 
-_USUAL: dict[str, JSON] = {
+_USUAL: JSONObject = {
     "version": "v3",
     "preallocation": "off",
     "lazy-refcounts": False,

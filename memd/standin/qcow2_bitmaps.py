@@ -14,7 +14,7 @@ from typing import NamedTuple
 from memd.errors import QMPError, refusing
 from memd.hostmem.libc import write_at
 from memd.hostmem.spec import round_up
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.standin.dirty_bitmap import cut
 from memd.standin.qcow2 import Directory, Header
 from memd.standin.qcow2_clusters import OFFSET, Update, table, words
@@ -73,7 +73,7 @@ class Entry(NamedTuple):
         data += self.name
         return data.ljust(round_up(len(data), 8), b"\0")
 
-    def told(self) -> dict[str, JSON]:
+    def told(self) -> JSONObject:
         """QAPI's `Qcow2BitmapInfo`."""
         flags: list[JSON] = [text for flag, text in _FLAGS.items() if self.flags & flag]
         return {"name": self.text, "granularity": self.granularity, "flags": flags}

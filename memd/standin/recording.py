@@ -263,7 +263,7 @@ class _Binary:
                 return None
 
     def ask_each(
-        self, machine: str, questions: Sequence[tuple[str, dict[str, JSON] | None]]
+        self, machine: str, questions: Sequence[tuple[str, JSONObject | None]]
     ) -> Iterator[JSON | QMPError | None]:
         """The answers, in order; None where a question ended the QEMU."""
         at = 0
@@ -287,7 +287,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _record(binary: _Binary, path: str) -> None:
-    sections: dict[str, JSON] = {}
+    sections: JSONObject = {}
     with binary.run("none") as client:
         release = client.execute("query-version")["qemu"]
         sections["machines"] = client.execute("query-machines")
@@ -318,7 +318,7 @@ def _record(binary: _Binary, path: str) -> None:
     write_catalogue(path, version, sections)
 
 
-def _told(binary: _Binary, machine: str, words: list[list[str]]) -> dict[str, JSON]:
+def _told(binary: _Binary, machine: str, words: list[list[str]]) -> JSONObject:
     """What the human monitor's `info` tells of a machine, where that is no long list."""
     names = [f"info {each[0]}" for each in words if each[0] not in _CHANGING]
     questions = [("human-monitor-command", {"command-line": name}) for name in names]
@@ -365,10 +365,10 @@ def _monitor(client: Client) -> JSON:
 
 def _expansions(client: Client, names: Sequence[str]) -> JSON:
     """What each CPU model comes to, as differences from the first of its kind."""
-    expansions: dict[str, JSON] = {}
+    expansions: JSONObject = {}
     for kind in ("static", "full"):
-        models: dict[str, JSON] = {}
-        base: dict[str, JSON] | None = None
+        models: JSONObject = {}
+        base: JSONObject | None = None
         for name in sorted(names):
             try:
                 model = client.execute(
@@ -437,7 +437,7 @@ def _devices(binary: _Binary) -> JSON:
     """The bus, the alias and the first complaint of each device."""
     with binary.run("none") as client:
         text = client.execute("human-monitor-command", {"command-line": "info qdm"})
-    found: dict[str, JSON] = {}
+    found: JSONObject = {}
     for line in text.splitlines():
         match = _DEVICE.match(line)
         if match is not None:
@@ -466,7 +466,7 @@ def _pci(client: Client, id: str) -> JSON:
     return None
 
 
-def _names(listed: list[dict[str, JSON]]) -> set[str]:
+def _names(listed: list[JSONObject]) -> set[str]:
     return {each["name"] for each in listed}
 
 
@@ -478,7 +478,7 @@ def _is_interface(name: str | None, above: dict[str, str | None]) -> bool:
     return False
 
 
-def _row(told: dict[str, JSON]) -> list[JSON]:
+def _row(told: JSONObject) -> list[JSON]:
     """A property: its name, its type, and its default where there is one."""
     row = [told["name"], told["type"]]
     return [*row, told["default-value"]] if "default-value" in told else row
@@ -499,7 +499,7 @@ def _unasked(schema: JSON) -> list[str]:
     return found
 
 
-def _preconfig(client: Client, entries: list[dict[str, JSON]]) -> list[str]:
+def _preconfig(client: Client, entries: list[JSONObject]) -> list[str]:
     """The commands that can be run before x-exit-preconfig."""
     found = []
     for each in entries:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, refusing
 from memd.hostmem.paths import FDSETS
+from memd.json_types import JSONObject
 from memd.qapi.hash_order import object_order
 from memd.standin.blocks import (
     REMOTE,
@@ -28,9 +29,7 @@ from memd.work import Job
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
 
-Args = dict[str, Any]
-
-Changes = dict[Node, Args]
+Changes = dict[Node, JSONObject]
 """What attributes of nodes are to be, or were."""
 
 _MUTABLE = {"raw": ("offset", "size"), "throttle": ("throttle-group",)}
@@ -52,7 +51,7 @@ class Reopening:
         self._blocks = blocks
         self._roots = roots
 
-    async def reopen(self, args: Args) -> None:
+    async def reopen(self, args: JSONObject) -> None:
         """`blockdev-reopen`; raises `QMPError`, and nothing has changed then."""
         changes = self._plan(args["options"])
         files = _opened_otherwise(changes)
@@ -71,7 +70,7 @@ class Reopening:
         await self._blocks.collect(*nodes)
 
     async def _change(
-        self, options: list[Args], files: dict[Node, bool], fds: dict[Node, int]
+        self, options: list[JSONObject], files: dict[Node, bool], fds: dict[Node, int]
     ) -> None:
         if files:
             await Job(lambda: self._open(files, fds), on=waits_for(files))
@@ -102,7 +101,7 @@ class Reopening:
             with refusing(f"Could not open '{path}'"):
                 fds[node] = open_image(path, read_only, self._roots)
 
-    def _plan(self, options: list[Args]) -> Changes:
+    def _plan(self, options: list[JSONObject]) -> Changes:
         changes: Changes = {}
         for told in options:
             if "node-name" not in told:
@@ -113,7 +112,7 @@ class Reopening:
             self._plan_one(node, told, changes)
         return changes
 
-    def _plan_one(self, node: Node, told: Args, changes: Changes) -> None:
+    def _plan_one(self, node: Node, told: JSONObject, changes: Changes) -> None:
         if node.driver in (*REMOTE, "copy-on-read"):
             raise QMPError(
                 f"Block format '{node.driver}' used by node '{node.name}' does not support"
@@ -140,7 +139,7 @@ class Reopening:
                 if told[name] != fixed.get(name):
                     raise QMPError(f"Cannot change the option '{name}'")
 
-    def _plan_below(self, node: Node, told: Args, new: Args, changes: Changes) -> None:
+    def _plan_below(self, node: Node, told: JSONObject, new: JSONObject, changes: Changes) -> None:
         """Have a node stand on what it is told to; raises `QMPError`."""
         if node.child is None or "file" not in told:
             return
@@ -176,7 +175,13 @@ class Reopening:
                     check_depth(backing, overlays=1)
 
     def _below(
-        self, node: Node, role: str, told: Any, inherited: Args, cache: Args, changes: Changes
+        self,
+        node: Node,
+        role: str,
+        told: Any,
+        inherited: JSONObject,
+        cache: JSONObject,
+        changes: Changes,
     ) -> Node | None:
         """What a node is to stand on; raises `QMPError`."""
         now = node.child if role == "file" else node.backing
@@ -201,7 +206,7 @@ class Reopening:
         return found
 
 
-def _told(node: Node) -> Args:
+def _told(node: Node) -> JSONObject:
     """The options of a node that stays as it is."""
     below = {role: each.name for role, each in node.roles}
     return {"driver": node.driver, **node.options, **below}
@@ -215,7 +220,7 @@ def _check_frozen(node: Node, now: Node | None, role: str) -> None:
         raise QMPError(f"Cannot change frozen '{role}' link from '{node.name}' to '{now.name}'")
 
 
-def _check_kept(node: Node, told: Args) -> Args:
+def _check_kept(node: Node, told: JSONObject) -> JSONObject:
     """The options of a node that can't change; raises `QMPError` where one is not told again."""
     fixed = {"driver": node.driver, **node.options}
     if node.locking is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 from memd.compat import Compat
+from memd.json_types import JSONObject
 from memd.qapi.reader import defined_names, load_schema
 from memd.qapi.schema import Schema
 from memd.qapi.source import Expr
@@ -37,7 +37,7 @@ class StandInSchema(Schema):
             known = self._own.commands[_ADD].arguments.branches
             ours, theirs = self._own.checker(_ADD), super().checker(_ADD)
 
-            def check(arguments: dict[str, Any]) -> dict[str, Any]:
+            def check(arguments: JSONObject) -> JSONObject:
                 kind = arguments.get("qom-type")
                 return (ours if type(kind) is str and kind in known else theirs)(arguments)
 

@@ -10,23 +10,22 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.standin.blocks import changing, held, waits_for
 from memd.standin.jobs import Task
 from memd.standin.qcow2 import EXTERNAL_DATA, Snapshot
-from memd.work import Event, Job
+from memd.work import Event, Events, Job
 
 if TYPE_CHECKING:
-    from memd.json_types import JSON
+    from memd.json_types import JSON, JSONObject
     from memd.standin.blocks import Blocks, Node
     from memd.standin.jobs import Jobs
     from memd.standin.migration import Host, Load, Migration, Save
     from memd.standin.qcow2 import Header
 
-Args = dict[str, Any]
 Emit = Callable[[Event], None]
 T = TypeVar("T")
 
@@ -50,7 +49,7 @@ class NodeSnapshots:
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
 
-    async def make_of_node(self, args: Args) -> None:
+    async def make_of_node(self, args: JSONObject) -> None:
         """`blockdev-snapshot-internal-sync`; raises `QMPError`."""
         device = args["device"]
         node = self._root(device)
@@ -76,7 +75,7 @@ class NodeSnapshots:
                 f"Failed to create snapshot '{name}' on device '{device}': {error.desc}"
             ) from None
 
-    async def delete_of_node(self, args: Args) -> JSON:
+    async def delete_of_node(self, args: JSONObject) -> JSON:
         """`blockdev-snapshot-delete-internal-sync`; raises `QMPError`."""
         device, id, name = args["device"], args.get("id"), args.get("name")
         node = self._root(device)
@@ -94,7 +93,7 @@ class NodeSnapshots:
             f"Snapshot with id '{told[0]}' and name '{told[1]}' does not exist on device '{device}'"
         )
 
-    async def take_back(self, args: Args) -> None:
+    async def take_back(self, args: JSONObject) -> None:
         """Delete the snapshot again that `make_of_node` has made."""
         with suppress(QMPError):
             # Another client may have deleted it, or the node, meanwhile.
@@ -146,29 +145,29 @@ class Snapshots(NodeSnapshots):
     def _emit(self, event: Event) -> None:
         self._host.machine.emit((event,))
 
-    async def savevm(self, args: Args) -> None:
+    async def savevm(self, args: JSONObject) -> None:
         """`savevm` of the human monitor; raises `QMPError`."""
         await self._save(args, self._emit)
 
-    async def loadvm(self, args: Args) -> None:
+    async def loadvm(self, args: JSONObject) -> None:
         """`loadvm` of the human monitor; raises `QMPError`."""
         await self._load(args, self._emit)
 
-    async def delvm(self, args: Args) -> None:
+    async def delvm(self, args: JSONObject) -> None:
         """`delvm` of the human monitor; raises `QMPError`."""
         await self._remove(args, self._emit)
 
-    def job(self, kind: str) -> Callable[[Args], Awaitable[tuple[Event, ...]]]:
+    def job(self, kind: str) -> Callable[[JSONObject], Awaitable[Events]]:
         """Gives what starts a job: `snapshot-save`, `-load` or `-delete`."""
         does = {"save": self._save, "load": self._load, "delete": self._remove}[kind]
 
-        def start(args: Args) -> Awaitable[tuple[Event, ...]]:
+        def start(args: JSONObject) -> Awaitable[Events]:
             task = Task(f"snapshot-{kind}", work=partial(does, args))
             return self._jobs.start(args["job-id"], task, {})
 
         return start
 
-    async def _save(self, args: Args, emit: Emit) -> None:
+    async def _save(self, args: JSONObject, emit: Emit) -> None:
         nodes = self._nodes(args)
         tag, given = args.get("tag"), "devices" in args
         if nodes and given and all(_has(node, tag) for node in nodes):
@@ -216,7 +215,7 @@ class Snapshots(NodeSnapshots):
         with held([node]):
             await self._migration.save(put, waits_for([node]), was)
 
-    async def _load(self, args: Args, emit: Emit) -> None:
+    async def _load(self, args: JSONObject, emit: Emit) -> None:
         # QEMU stops the machine first, and has it run again only if a snapshot was loaded.
         was = self._stop("restore-vm", emit)
         try:
@@ -227,7 +226,7 @@ class Snapshots(NodeSnapshots):
             raise
         self._resume(was, emit)
 
-    async def _load_all(self, args: Args) -> None:
+    async def _load_all(self, args: JSONObject) -> None:
         from memd.standin.qcow2_snapshots import revert
         from memd.standin.stream import NotLoaded
 
@@ -272,7 +271,7 @@ class Snapshots(NodeSnapshots):
         with held([node]):
             await self._migration.load(take, waits_for([node]))
 
-    async def _remove(self, args: Args, emit: Emit) -> None:
+    async def _remove(self, args: JSONObject, emit: Emit) -> None:
         tag = args["tag"]
         for node in self._nodes(args):
             there = _has(node, tag)
@@ -326,7 +325,7 @@ class Snapshots(NodeSnapshots):
 
     # The nodes
 
-    def _nodes(self, args: Args) -> list[Node]:
+    def _nodes(self, args: JSONObject) -> list[Node]:
         """The nodes that are named, or all that count; raises `QMPError` if one has to be left."""
         if "devices" not in args:
             nodes = self._used()
@@ -356,7 +355,7 @@ class Snapshots(NodeSnapshots):
     def _can(self, node: Node) -> bool:
         return not (node.read_only or self._blocks.inactive) and _header(node) is not None
 
-    def _of_state(self, nodes: list[Node], args: Args) -> Node:
+    def _of_state(self, nodes: list[Node], args: JSONObject) -> Node:
         """The node that has, or would have, the machine's state; raises `QMPError`."""
         wanted = args.get("vmstate")
         for node in nodes:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.schema import Command
 from memd.qapi.types import (
     AlternateType,
@@ -22,10 +22,10 @@ from memd.qapi.types import (
     Type,
 )
 
-Wrap = Callable[[JSON], dict[str, JSON]]
+Wrap = Callable[[JSON], JSONObject]
 """From an object's value to a command's arguments that have it in its place."""
 
-_PLAIN: dict[str, JSON] = {"str": "x", "number": 1.0, "bool": False, "null": None, "any": {}}
+_PLAIN: JSONObject = {"str": "x", "number": 1.0, "bool": False, "null": None, "any": {}}
 _DEPTH = 40
 
 
@@ -44,7 +44,7 @@ def least(type_: Type, depth: int = 0) -> JSON:
     return least_object(type_, depth)
 
 
-def least_object(type_: ObjectType, depth: int = 0, case: str | None = None) -> dict[str, JSON]:
+def least_object(type_: ObjectType, depth: int = 0, case: str | None = None) -> JSONObject:
     """The smallest object of a type.
 
     Args:
@@ -82,15 +82,15 @@ class Way(NamedTuple):
     member: Member
     type: Type
     wrap: Wrap
-    siblings: dict[str, JSON]
+    siblings: JSONObject
     listed: bool
 
-    def arguments(self, value: JSON) -> dict[str, JSON]:
+    def arguments(self, value: JSON) -> JSONObject:
         """The command's arguments with a value at the end of the way."""
         put = [value] if self.listed else value
         return self.wrap({**self.siblings, self.member.name: put})
 
-    def without(self) -> dict[str, JSON]:
+    def without(self) -> JSONObject:
         """The command's arguments without the member."""
         left = {name: value for name, value in self.siblings.items() if name != self.member.name}
         return self.wrap(left)
@@ -99,9 +99,9 @@ class Way(NamedTuple):
 def ways(command: Command) -> Iterator[Way]:
     """Every member of a command's arguments, each type's once, the nearest first."""
     seen: set[str] = set()
-    todo: list[tuple[ObjectType, Wrap, dict[str, JSON]]] = []
+    todo: list[tuple[ObjectType, Wrap, JSONObject]] = []
 
-    def visit(type_: ObjectType, wrap: Wrap, siblings: dict[str, JSON]) -> None:
+    def visit(type_: ObjectType, wrap: Wrap, siblings: JSONObject) -> None:
         if type_.name not in seen:
             seen.add(type_.name)
             todo.append((type_, wrap, siblings))
@@ -159,7 +159,7 @@ class Sampler:
             return self.value(alternatives[self._number(len(alternatives))], depth + 1)
         return self._object(type_, depth)
 
-    def _object(self, type_: ObjectType, depth: int) -> dict[str, JSON]:
+    def _object(self, type_: ObjectType, depth: int) -> JSONObject:
         found = {}
         for member in type_.members:
             if not member.optional or (depth < 3 and self._number(2)):

@@ -5,16 +5,15 @@ Rules and texts were observed on QEMU 10.0.2 and 10.0.13.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.standin.vnc import check_time
 
 if TYPE_CHECKING:
     from memd.standin.listeners import Listeners
 
-Args = dict[str, Any]
 _NAME = "SPICE"
 _PORTS = {"port": _NAME, "tls-port": f"{_NAME} TLS"}
 """What is listened at, each port by the option that has its number."""
@@ -32,10 +31,10 @@ class Spice:
 
     def __init__(self, listeners: Listeners) -> None:
         self._listeners = listeners
-        self._told: dict[str, JSON] = {}
+        self._told: JSONObject = {}
         self.in_use = False
 
-    async def open(self, options: Args) -> None:
+    async def open(self, options: JSONObject) -> None:
         """`-spice`; raises `QMPError`."""
         if options.get("gl"):
             raise QMPError("memd has no 'gl' of a SPICE display")
@@ -62,21 +61,21 @@ class Spice:
         """The value of `query-spice`."""
         if not self.in_use:
             return {"enabled": False, "migrated": False, "mouse-mode": "client"}
-        told: dict[str, JSON] = {"enabled": True, "migrated": False, "mouse-mode": "server"}
+        told: JSONObject = {"enabled": True, "migrated": False, "mouse-mode": "server"}
         return {**told, "channels": [], **self._told}
 
-    def set_password(self, args: Args) -> None:
+    def set_password(self, args: JSONObject) -> None:
         """`set_password`; raises `QMPError`."""
         self._check_use()
         if self._told["auth"] != "spice":
             raise QMPError("Could not set password")
 
-    def expire_password(self, args: Args) -> None:
+    def expire_password(self, args: JSONObject) -> None:
         """`expire_password`; raises `QMPError`."""
         check_time(args)
         self._check_use()
 
-    def move_clients(self, args: Args) -> None:
+    def move_clients(self, args: JSONObject) -> None:
         """`client_migrate_info`; raises `QMPError`."""
         if args["protocol"] != "spice":
             raise QMPError("Parameter 'protocol' expects 'spice'")

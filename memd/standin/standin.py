@@ -66,7 +66,7 @@ class StandIn:
         self._machine = config.machine.type
         self._asked = 0
         self._closed = False
-        self._parameters: dict[str, JSON] = {}
+        self._parameters: JSONObject = {}
         self.devices_of_drives: list[DeviceOption] = []
         from memd.devices.ram_blocks import RamBlocks
         from memd.standin.types import CatalogueTypes
@@ -282,7 +282,7 @@ class StandIn:
             if name in vars(self):
                 getattr(self, name).remove_names()
 
-    async def add_device(self, machine: Machine, args: dict[str, JSON]) -> None:
+    async def add_device(self, machine: Machine, args: JSONObject) -> None:
         """`device_add` of a type that memd has no part for, or of an alias.
 
         Raises:
@@ -315,16 +315,16 @@ class StandIn:
 
         return standin_schema(self.catalogue, self._compat, test=test)
 
-    def migration_parameters(self, args: object = None) -> dict[str, JSON]:
+    def migration_parameters(self, args: object = None) -> JSONObject:
         """The value of `query-migrate-parameters`: the recorded QEMU's, and what was set."""
         recorded = self._answers()
         told = recorded.get("query-migrate-parameters", {}).get("return", {})
         return {**told, **self._parameters}
 
-    def _answers(self) -> dict[str, JSON]:
+    def _answers(self) -> JSONObject:
         """The answers of the recorded QEMU with such a machine, or one most like it."""
         answers = self.catalogue.section("answers")
-        found: dict[str, JSON] = answers.get(self._machine) or answers[_FULL]
+        found: JSONObject = answers.get(self._machine) or answers[_FULL]
         return found
 
     def recorded(self, command: str) -> JSONObject | None:
@@ -332,7 +332,7 @@ class StandIn:
         answer: JSONObject | None = self._answers().get(command)
         return answer
 
-    def set_migration_parameters(self, parameters: dict[str, JSON]) -> None:
+    def set_migration_parameters(self, parameters: JSONObject) -> None:
         """`migrate-set-parameters`; a null takes away what was set.
 
         Raises:
@@ -344,7 +344,7 @@ class StandIn:
         check_parameters(given, {**self.migration_parameters(), **given}, self._compat)
         self._parameters.update(given)
 
-    def answer(self, command: Command, arguments: dict[str, JSON]) -> JSON:
+    def answer(self, command: Command, arguments: JSONObject) -> JSON:
         """The value of a command that memd does not act on.
 
         Args:

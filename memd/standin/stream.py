@@ -20,14 +20,14 @@ import struct
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem import access, cgroup, content
 from memd.hostmem.libc import PAGE_SIZE
 from memd.hostmem.region import Region
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 _START = struct.Struct(">8sI")
 _MAGIC = b"memdmigr"
@@ -113,7 +113,7 @@ class Writer:
         passes: how often the memory is gone through.
     """
 
-    def __init__(self, machine: dict[str, JSON], blocks: list[Block]) -> None:
+    def __init__(self, machine: JSONObject, blocks: list[Block]) -> None:
         self._blocks = blocks
         self._digests: dict[tuple[int, int, int], bytes] = {}
         told = [
@@ -144,7 +144,7 @@ class Writer:
         """
         self._records = self._pass(remember)
 
-    def finish(self, state: dict[str, JSON], *, least: int = 0) -> None:
+    def finish(self, state: JSONObject, *, least: int = 0) -> None:
         """End it.
 
         Args:
@@ -242,10 +242,10 @@ class Reader:
         state: what else is carried over, once it has ended.
     """
 
-    def __init__(self, check: Callable[[dict[str, Any]], None], blocks: dict[str, Block]) -> None:
+    def __init__(self, check: Callable[[JSONObject], None], blocks: dict[str, Block]) -> None:
         self._check = check
         self._blocks = blocks
-        self.state: dict[str, Any] | None = None
+        self.state: JSONObject | None = None
         self._parsing = self._parse()
         self._into = bytearray(next(self._parsing))
         self._have = 0
@@ -338,7 +338,7 @@ class Reader:
             else:
                 raise _damaged()
 
-    def _begin(self, header: dict[str, Any]) -> list[Block]:
+    def _begin(self, header: JSONObject) -> list[Block]:
         self._check(header)
         blocks = []
         for told in header["blocks"]:
@@ -378,7 +378,7 @@ def _record(
     return (head, data) if data else (head,)
 
 
-def _json(kind: int, value: dict[str, JSON]) -> tuple[Buffer, ...]:
+def _json(kind: int, value: JSONObject) -> tuple[Buffer, ...]:
     return _record(kind, json.dumps(value).encode())
 
 

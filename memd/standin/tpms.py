@@ -5,10 +5,10 @@ Rules and texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 if TYPE_CHECKING:
     from memd.devices.machine import Device
@@ -24,10 +24,10 @@ class Tpms:
 
     def __init__(self, chardevs: Chardevs) -> None:
         self._chardevs = chardevs
-        self._options: dict[str, Any] | None = None
+        self._options: JSONObject | None = None
         self._device: Device | None = None
 
-    def add(self, options: dict[str, Any]) -> None:
+    def add(self, options: JSONObject) -> None:
         """`-tpmdev emulator`; raises `QMPError`."""
         if self._options is not None:
             raise QMPError("Only one TPM is allowed.")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.sockets import UNIX_PATH_MAX
+from memd.json_types import JSONObject
 from memd.qapi.numbers import parse_int64
 
 _NUMBER = r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)"
@@ -26,7 +26,7 @@ _LONGEST = 255
 """Bytes of a name that a guest is told."""
 
 
-def check(args: dict[str, Any], compat: Compat) -> None:
+def check(args: JSONObject, compat: Compat) -> None:
     """Raise `QMPError` for what QEMU refuses of a `user` backend.
 
     The character devices of `guestfwd`, and what `smb` names, are not looked at.
@@ -50,13 +50,13 @@ def check(args: dict[str, Any], compat: Compat) -> None:
         _check_guest_forwarding(each["str"], args)
 
 
-def told_network(options: dict[str, Any]) -> str:
+def told_network(options: JSONObject) -> str:
     """The address of the network, which was checked."""
     network, _mask = _network(options)
     return socket.inet_ntoa(network.to_bytes(4, "big"))
 
 
-def _check_v4(args: dict[str, Any]) -> None:
+def _check_v4(args: JSONObject) -> None:
     network, mask = _network(args)
 
     def is_inside(address: int) -> bool:
@@ -84,7 +84,7 @@ def _check_v4(args: dict[str, Any]) -> None:
         raise QMPError("Failed to parse SMB address")
 
 
-def _check_v6(args: dict[str, Any]) -> None:
+def _check_v6(args: JSONObject) -> None:
     def find(name: str, default: str, what: str) -> int:
         try:
             address = socket.inet_pton(socket.AF_INET6, args.get(name, default))
@@ -102,7 +102,7 @@ def _check_v6(args: dict[str, Any]) -> None:
     find("ipv6-dns", "::", "DNS")
 
 
-def _check_names(args: dict[str, Any]) -> None:
+def _check_names(args: JSONObject) -> None:
     if args.get("domainname") == "":
         raise QMPError("'domainname' parameter cannot be empty")
     told = {"domainname": "domainname", "hostname": "vhostname"}
@@ -155,7 +155,7 @@ def _is_address(text: str) -> bool:
 _GUEST_RULE = re.compile(r"(?:tcp)?:([^:]*):\s*\+?(\d+)-.*", re.S)
 
 
-def _check_guest_forwarding(rule: str, args: dict[str, Any]) -> None:
+def _check_guest_forwarding(rule: str, args: JSONObject) -> None:
     """Raise `QMPError` for what is no `[tcp]:[ADDRESS]:PORT-CHARDEV` of the network."""
     match = _GUEST_RULE.fullmatch(rule)
     address = _address(match[1] or "0") if match else None
@@ -185,7 +185,7 @@ def _port(text: str) -> int:
     return -1 if number is None else number
 
 
-def _network(options: dict[str, Any]) -> tuple[int, int]:
+def _network(options: JSONObject) -> tuple[int, int]:
     """The address and the mask of the network, of which one may be told; raises `QMPError`."""
     first, slash, rest = options.get("net", "10.0.2.0/24").partition("/")
     address = _address(first)

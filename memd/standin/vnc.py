@@ -10,7 +10,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.devices.parts import parts_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from memd.devices.machine import Device
     from memd.standin.listeners import Listeners
 
-Args = dict[str, Any]
 _NAME = "VNC"
 _WEBSOCKETS = "VNC websocket"
 _FIRST_PORT = 5900
@@ -58,7 +57,7 @@ class Vnc:
         self._id: str | None = None
         self._auth = "none"
 
-    async def open(self, options: Args) -> None:
+    async def open(self, options: JSONObject) -> None:
         """`-vnc`; raises `QMPError`."""
         if self._id is not None:
             raise QMPError("memd has one VNC display")
@@ -97,7 +96,7 @@ class Vnc:
                     raise
         await self._open_websocket(options, address["host"], number)
 
-    def _auth_of(self, options: Args) -> str:
+    def _auth_of(self, options: JSONObject) -> str:
         """How clients of a display would authenticate; raises `QMPError`."""
         secret, sasl = options.get("password-secret"), options["sasl"]
         if secret is not None:
@@ -110,7 +109,7 @@ class Vnc:
             return "vnc"
         return "sasl" if sasl else "none"
 
-    async def _open_websocket(self, options: Args, host: str, number: int) -> None:
+    async def _open_websocket(self, options: JSONObject, host: str, number: int) -> None:
         """Listen for websockets, if that is asked for; raises `QMPError`.
 
         Args:
@@ -130,7 +129,7 @@ class Vnc:
         address = {"type": "inet", "host": own.strip("[]") or host, "port": port}
         await self._listeners.open(_WEBSOCKETS, address)
 
-    def _servers(self) -> list[dict[str, JSON]]:
+    def _servers(self) -> list[JSONObject]:
         """QAPI's `VncServerInfo2` of each address."""
         found = []
         for name in (_WEBSOCKETS, _NAME):
@@ -161,10 +160,10 @@ class Vnc:
             row["display"] = shown.id
         return [{**row, "server": self._servers()}]
 
-    def _is_missing(self, args: Args) -> bool:
+    def _is_missing(self, args: JSONObject) -> bool:
         return self._id is None or args.get("display", self._id) != self._id
 
-    def set_password(self, args: Args) -> None:
+    def set_password(self, args: JSONObject) -> None:
         """`set_password` and `change-vnc-password`; raises `QMPError`."""
         if args.get("connected", "keep") != "keep":
             raise QMPError("parameter 'connected' must be 'keep' when 'protocol' is 'vnc'")
@@ -175,20 +174,20 @@ class Vnc:
             disabled = "VNC password authentication is disabled"
             raise QMPError("No VNC display is present" if missing else disabled)
 
-    def expire_password(self, args: Args) -> None:
+    def expire_password(self, args: JSONObject) -> None:
         """`expire_password`; raises `QMPError`."""
         check_time(args)
         if self._is_missing(args):
             raise QMPError("Could not set password expire time")
 
-    def reload(self, args: Args) -> None:
+    def reload(self, args: JSONObject) -> None:
         """`display-reload`; raises `QMPError`."""
         if args.get("tls-certs") and self._id is None:
             raise QMPError("Can not find vnc display")
         if args.get("tls-certs"):
             raise QMPError("vnc tls is not enabled")
 
-    def update(self, args: Args) -> None:
+    def update(self, args: JSONObject) -> None:
         """`display-update`; raises `QMPError`."""
         if self._id is None:
             raise QMPError("Can not find vnc display")
@@ -196,7 +195,7 @@ class Vnc:
             raise QMPError("memd does not change where it listens for VNC clients")
 
 
-def check_time(args: Args) -> None:
+def check_time(args: JSONObject) -> None:
     """Raise `QMPError` where the `time` of `expire_password` is none."""
     time = args["time"]
     number = time.removeprefix("+") if _SECONDS.fullmatch(time) else None

@@ -15,11 +15,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any
 
 from memd.client import Client
 from memd.errors import QMPError
 from memd.hostmem.deadline import at_start
+from memd.json_types import JSON, JSONObject
 from memd.testing.checks import Unexpected
 from memd.testing.recorder import Recorder
 from memd.testing.server import PATIENCE, Server, ServerDied, free_path
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(word: str, values: Sequence[str]) -> int:
     """Have the server of an enclosing `memd-test` execute an `x-test-` command."""
     positional = WORDS[word]
-    members: dict[str, Any] = {}
+    members: JSONObject = {}
     try:
         control = os.environ.get("MEMD_CONTROL")
         if control is None:
@@ -189,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_fault(text: str) -> dict[str, Any]:
+def parse_fault(text: str) -> JSONObject:
     """A fault as it is written on a command line: JSON, or MEMBER=VALUE,...
 
     Values are JSON where they can be read as such, and strings else.
@@ -208,7 +208,7 @@ def parse_fault(text: str) -> dict[str, Any]:
     return fault
 
 
-def parse_member(text: str) -> dict[str, Any]:
+def parse_member(text: str) -> JSONObject:
     """MEMBER=VALUE: its value is JSON where it can be read as such, and a string else.
 
     Raises:
@@ -220,16 +220,14 @@ def parse_member(text: str) -> dict[str, Any]:
     return {name: _value(value)}
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> JSON:
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def _run(
-    options: argparse.Namespace, faults: list[dict[str, Any]], stack: contextlib.ExitStack
-) -> int:
+def _run(options: argparse.Namespace, faults: list[JSONObject], stack: contextlib.ExitStack) -> int:
     environment = dict(os.environ)
     server: Server | None = None
     status = 0

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 from memd.client import Client
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.testing import checks
 
 if TYPE_CHECKING:
     from memd.client import AsyncClient
 
-Message = dict[str, JSON]
+Message = JSONObject
 
 PATIENCE = 20.0
 """Seconds after which a daemon that does not start, end or answer is given up."""
