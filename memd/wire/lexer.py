@@ -10,14 +10,16 @@ table byte by byte. Facts observed on QEMU 10.0.2 and 11.1.3:
 - numbers follow JSON, but nothing may follow a zero except a fraction: `0e5`
   is the number 0 and the keyword `e`;
 - after a mistake, bytes are skipped up to one that could begin something, see
-  `_RESYNC`, and that byte is read again.
+  `_resync`, and that byte is read again.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from ctypes import c_char_p, c_size_t, pythonapi
+from functools import cache
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -109,25 +111,42 @@ _NEXT = (
     _row(_END_KEYWORD, (_LETTERS, _LETTER)),
 )
 
-# A whole token and the white space before it. A number or keyword is whole once a byte
-# follows that cannot belong to it; where one follows that makes it a mistake, the table judges.
-# A group with an optional part is not made possessive: before Python 3.11.5 such a group
-# forgets where it may stop (`re`, gh-106052), and takes "1e" for a number.
-_TOKEN = re.compile(
-    rb"[ \t\r\n]*+(?:"
-    rb"([{}\[\]:,])"
-    rb'|("(?:[^"\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+"'
-    rb"|'(?:[^'\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+')"
-    rb"|(-?(?:0(?:\.[0-9]++(?:[eE][+-]?[0-9]++)?)?"
-    rb"|[1-9][0-9]*+(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?)(?=[^0-9.eE]))"
-    rb"|([a-z]++)(?=[^a-z])"
-    rb")"
-).match
-# What a string goes on with.
-_BODY = {
-    _DOUBLE_QUOTED: re.compile(rb'(?:[^"\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])++').match,
-    _SINGLE_QUOTED: re.compile(rb"(?:[^'\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])++").match,
-}
+
+@cache
+def _token() -> Callable[[bytes, int], re.Match[bytes] | None]:
+    """Matches a whole token and the white space before it.
+
+    A number or keyword is whole once a byte follows that cannot belong to it; where one
+    follows that makes it a mistake, the table judges.
+    """
+    # These are made when they are needed: a message that is one long string needs none, and
+    # to make them takes a tenth of the time of 16 MiB. A group with an optional part is not
+    # made possessive: before Python 3.11.5 such a group forgets where it may stop (`re`,
+    # gh-106052), and takes "1e" for a number.
+    return re.compile(
+        rb"[ \t\r\n]*+(?:"
+        rb"([{}\[\]:,])"
+        rb'|("(?:[^"\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+"'
+        rb"|'(?:[^'\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+')"
+        rb"|(-?(?:0(?:\.[0-9]++(?:[eE][+-]?[0-9]++)?)?"
+        rb"|[1-9][0-9]*+(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?)(?=[^0-9.eE]))"
+        rb"|([a-z]++)(?=[^a-z])"
+        rb")"
+    ).match
+
+
+@cache
+def _body(quote: bytes) -> re.Pattern[bytes]:
+    """What a string goes on with."""
+    return re.compile(rb"(?:[^%b\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])++" % quote)
+
+
+@cache
+def _resync() -> re.Pattern[bytes]:
+    """A byte that ends what is skipped after a mistake."""
+    return re.compile(rb"[\[\]{}:,\x00-\x08\x0a-\x1f\xfe\xff]")
+
+
 _CLOSING = {_DOUBLE_QUOTED: b'"', _SINGLE_QUOTED: b"'"}
 _QUOTES = (b'"', b"'")
 _BACKSLASH = ord("\\")
@@ -135,7 +154,6 @@ _SHORT = 1024
 """Bytes of a string that are gone through as quickly one way as the other."""
 _WINDOW = 8192
 """Bytes in which the end of a string is looked for behind a quote that may not be it."""
-_RESYNC = re.compile(rb"[\[\]{}:,\x00-\x08\x0a-\x1f\xfe\xff]").search
 _KINDS = {_END_STRING: STRING, _END_NUMBER: NUMBER, _END_KEYWORD: KEYWORD}
 
 
@@ -172,7 +190,7 @@ def _end_of_body(state: int, data: bytes, pos: int, end: int, plain: bool) -> in
             plain or (b"\xfe" not in run and b"\xff" not in run)
         ):
             return pos + len(run) - cut
-    match = _BODY[state](data, pos, end)
+    match = _body(quote).match(data, pos, end)
     return pos if match is None else match.end()
 
 
@@ -288,9 +306,13 @@ class Lexer:
         self._data = data
         self._plain = not escapes and data.isascii()
         end = len(data)
+        quote = data[pos : pos + 1]
+        if self._state == _START and quote in _QUOTES and data.find(quote, pos + 1) < 0:
+            # It goes on in the next packet.
+            pos = self._step(pos)
         while pos < end:
             if self._state == _START:
-                match = _TOKEN(data, pos)
+                match = _token()(data, pos)
                 if match is not None:
                     which = match.lastindex or 0
                     pos = match.end()
@@ -305,7 +327,7 @@ class Lexer:
                 else:
                     pos = self._step(pos)
             elif self._state == _RECOVERY:
-                match = _RESYNC(data, pos)
+                match = _resync().search(data, pos)
                 if match is None:
                     pos = end
                 else:
@@ -329,7 +351,7 @@ class Lexer:
         begin, end = pos, len(data)
         most = end if self._parser.skipping else pos + self._max_open - self._partial_bytes
         while pos < end:
-            if state in _BODY:
+            if state in _CLOSING:
                 body = _end_of_body(state, data, pos, min(end, most + 1), self._plain)
                 if body > pos:
                     pos = body

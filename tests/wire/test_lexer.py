@@ -174,7 +174,7 @@ def test_long_runs_of_a_string_end_where_short_ones_do(body: bytes, left: int, b
     plain = body.isascii() and b"\\" not in body
     for state, quote in lexer_module._CLOSING.items():
         at = begin
-        while (match := lexer_module._BODY[state](body, at, end)) and match.end() > at:
+        while (match := lexer_module._body(quote).match(body, at, end)) and match.end() > at:
             at = match.end()
         expected, at = at, begin
         while (stop := lexer_module._end_of_body(state, body, at, end, plain)) > at:
