@@ -20,6 +20,14 @@ def size_option(size: int) -> str:
     return number if unit == "bytes" else number + unit[0]
 
 
+def short_size(size: int) -> str:
+    """A size as QEMU rounds it, to three digits and a unit: "64 MiB", "1.46 GiB", "0 B"."""
+    power = 0
+    while size >> 10 * power >= 1000:
+        power += 1
+    return f"{size / (1 << 10 * power):.3g} {('B', *_UNITS[1:])[power]}"
+
+
 def rounded(size: int) -> str:
     """A size in at most four digits: "64 MiB", "1.4 GiB", "17 bytes"."""
     if size < 1024:

@@ -6,7 +6,6 @@ Their texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import QObject
+from memd.sizes import short_size
 from memd.wire import encode
 from memd.work import in_turns
 
@@ -123,8 +123,8 @@ def _image(image: JSONObject) -> list[str]:
     lines = [
         f"image: {image['filename']}",
         f"file format: {image['format']}",
-        f"virtual size: {_size(image['virtual-size'])} ({image['virtual-size']} bytes)",
-        f"disk size: {_size(image['actual-size'])}",
+        f"virtual size: {short_size(image['virtual-size'])} ({image['virtual-size']} bytes)",
+        f"disk size: {short_size(image['actual-size'])}",
     ]
     if "cluster-size" in image:
         lines.append(f"cluster_size: {image['cluster-size']}")
@@ -150,12 +150,6 @@ _BOUNDS = (
 
 def _plain(value: JSON) -> str:
     return str(value).lower() if type(value) is bool else str(value)
-
-
-def _size(size: int) -> str:
-    """A size with three digits and a unit."""
-    step = max(0, (math.frexp(size / (1000 / 1024))[1] - 1) // 10)
-    return f"{size / (1 << 10 * step):.3g} {('', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei')[step]}B"
 
 
 def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -202,11 +196,13 @@ def _migration_in_rows(told: JSONObject, status: str | None, *, everything: bool
         lines += [
             "RAM info:",
             f"  Throughput (Mbps): \t{ram['mbps']:.2f}",
-            f"  Sizes: \t\tpagesize={_size(ram['page-size'])}, total={_size(ram['total'])}",
-            f"  Transfers: \t\ttransferred={_size(ram['transferred'])},"
-            f" remain={_size(ram['remaining'])}",
-            f"    Channels: \t\tprecopy={_size(ram['precopy-bytes'])},"
-            f" multifd={_size(ram['multifd-bytes'])}, postcopy={_size(ram['postcopy-bytes'])}",
+            f"  Sizes: \t\tpagesize={short_size(ram['page-size'])},"
+            f" total={short_size(ram['total'])}",
+            f"  Transfers: \t\ttransferred={short_size(ram['transferred'])},"
+            f" remain={short_size(ram['remaining'])}",
+            f"    Channels: \t\tprecopy={short_size(ram['precopy-bytes'])},"
+            f" multifd={short_size(ram['multifd-bytes'])},"
+            f" postcopy={short_size(ram['postcopy-bytes'])}",
             f"    Page Types: \tnormal={ram['normal']}, zero={ram['duplicate']}",
             f"  Page Rates (pps): \ttransfer={ram['pages-per-second']}",
             f"  Others: \t\tdirty_syncs={ram['dirty-sync-count']},"

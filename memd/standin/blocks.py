@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from memd.compat import Compat
-from memd.errors import QMPError, is_identifier, prefixed, refusing, reset_meanwhile
+from memd.errors import QMPError, is_identifier, prefixed, printable, refusing, reset_meanwhile
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import FDSETS, encode_path, open_path
@@ -383,6 +383,11 @@ class Node:
     def used(self) -> bool:
         """Whether anything uses it."""
         return bool(self.claims or self.drives or self.above)
+
+    @property
+    def drive_name(self) -> str:
+        """The name of its youngest drive that has one, or ""."""
+        return next((each.name for each in reversed(self.drives) if each.name), "")
 
     @property
     def job(self) -> str | None:
@@ -1155,6 +1160,12 @@ class Blocks:
         if node.job is not None or node.above:
             raise QMPError("Need a root block node")
 
+    def root(self, name: str) -> Node:
+        """The node of that name; raises `QMPError` where there is none, or another one uses it."""
+        node = self.named(name)
+        self.check_root(node)
+        return node
+
     def set_threshold(self, args: JSONObject) -> None:
         """`block-set-write-threshold`; raises `QMPError`."""
         node = self.find(args["node-name"])
@@ -1596,11 +1607,6 @@ def _lock(changed: dict[Node, Locks]) -> None:
             refusals.append(error)
     if refusals:
         raise refusals[0]
-
-
-def printable(text: str) -> str:
-    """A text of a client's in a line of the log, of which it makes no further one."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _filename(node: Node) -> str:

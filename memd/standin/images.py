@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found, refusing
@@ -82,7 +82,7 @@ class Images:
         self.jobs = Jobs(blocks)
         self.bitmaps = Bitmaps(blocks)
 
-    async def _start(self, id: str, task: Task, args: JSONObject, moved: Sequence[Node]) -> Events:
+    async def _start(self, task: Task, moved: Sequence[Node]) -> Events:
         """Start a job whose nodes are put together.
 
         Args:
@@ -91,29 +91,33 @@ class Images:
         Raises:
             QMPError: it can't be; nothing has changed then.
         """
-        await self._prepare(id, task, args, moved)
-        try:
-            return await self.jobs.start(id, task, args)
-        except QMPError:
-            assert task.nodes is not None
-            await task.nodes.end()
-            raise
+        await self._prepare(task, moved)
+        return await self._run(task)
 
-    async def _prepare(self, id: str, task: Task, args: JSONObject, moved: Sequence[Node]) -> None:
-        """Have the nodes of a job used; raises as `_start`."""
+    async def _prepare(self, task: Task, moved: Sequence[Node]) -> None:
+        """Keep what a job uses from others; raises as `_start`."""
         assert task.nodes is not None
         events: Events = ()
         try:
-            self.jobs.check(id, args)
-            events = begun(id)
+            self.jobs.check(task.id, task.args)
+            events = begun(task.id)
             await task.nodes.check()
             events = ()
             await self._needs_no_copy(moved)
             if task.bitmap is not None:
                 task.bitmap.check_free()
+                task.bitmap.busy = True
         except QMPError as error:
             await task.nodes.end()
             error.events = events
+            raise
+
+    async def _run(self, task: Task) -> Events:
+        """Start a job that is prepared; raises `QMPError`."""
+        try:
+            return await self.jobs.start(task)
+        except QMPError:
+            await task.release()
             raise
 
     async def create(self, args: JSONObject) -> Events:
@@ -125,7 +129,7 @@ class Images:
             await self._create(options)
         except QMPError as failed:
             error = failed.desc
-        return await self.jobs.start(args["job-id"], Task("create", error=error), {})
+        return await self.jobs.start(Task("create", args["job-id"], {}, error=error))
 
     async def _create(self, options: JSONObject) -> None:
         if options["driver"] == "file":
@@ -320,13 +324,9 @@ class Images:
 
     # Jobs
 
-    def _source(self, args: JSONObject) -> Node:
-        return self._blocks.named(args["device"])
-
-    def _root(self, args: JSONObject) -> Node:
-        node = self._source(args)
-        self._blocks.check_root(node)
-        return node
+    def _nodes_of_job(self, args: JSONObject, node: Node, kind: str) -> JobNodes:
+        """The nodes of a job about a node, which has the id of its drive where none is given."""
+        return JobNodes(self._blocks, args.get("job-id", node.drive_name), kind)
 
     def _in_chain(self, node: Node, args: JSONObject, what: str) -> Node | None:
         """The node of a chain that is named by its name or by its file."""
@@ -366,8 +366,7 @@ class Images:
             self._check_job(each)
         if base.image is node.image:
             raise QMPError("Can't mirror node into itself")
-        id = self._id(args, node)
-        nodes = JobNodes(self._blocks, id, "commit")
+        nodes = self._nodes_of_job(args, node, "commit")
         called = args.get("filter-node-name")
         nodes.write_to(base)
         if active:
@@ -396,17 +395,16 @@ class Images:
                 self._blocks.replace(top, base)
 
         task = Task(
-            "commit",
-            nodes,
+            *(*nodes.job, args, nodes),
             length=0 if active else base.size,
             end="ready" if active else "pending",
             finish=finish,
         )
-        return await self._start(id, task, args, upper)
+        return await self._start(task, upper)
 
     async def stream(self, args: JSONObject) -> Events:
         """`block-stream`; raises `QMPError`."""
-        node = self._source(args)
+        node = self._blocks.named(args["device"])
         if "base" in args and "base-node" in args:
             raise QMPError("'base' and 'base-node' cannot be specified at the same time")
         for both in (("base", "bottom"), ("bottom", "base-node")):
@@ -433,8 +431,7 @@ class Images:
         between = [*takewhile(lambda each: each is not base, node.shown())][1:]
         for each in takewhile(lambda each: each is not base, node.shown()):
             self._check_job(each)
-        id = self._id(args, node)
-        nodes = JobNodes(self._blocks, id, "stream")
+        nodes = self._nodes_of_job(args, node, "stream")
         nodes.write_to(node)
         made = await nodes.put_above(node, "copy-on-read", args.get("filter-node-name"))
         nodes.use(made, {READ, NO_RESIZE})
@@ -452,9 +449,9 @@ class Images:
                 node.image.align()
 
         length = node.size if between else 0
-        task = Task("stream", nodes, length=length, finish=finish)
+        task = Task(*nodes.job, args, nodes, length=length, finish=finish)
         moved = [each for each in between if each.image is not node.image]
-        return await self._start(id, task, args, moved)
+        return await self._start(task, moved)
 
     async def mirror(self, args: JSONObject, to: Node | None = None) -> Events:
         """`blockdev-mirror`; raises `QMPError`.
@@ -462,7 +459,7 @@ class Images:
         Args:
             to: the target, None where the arguments name it.
         """
-        node = self._root(args)
+        node = self._blocks.root(args["device"])
         new, to = to is not None, to or self._blocks.named(args["target"])
         if args["sync"] in _OF_BITMAP:
             raise QMPError(f"Sync mode '{args['sync']}' not supported")
@@ -480,8 +477,7 @@ class Images:
             replaced = self._replaced(node, args["replaces"])
         if to in takewhile(lambda each: each is not node.image.child, node.layers()):
             raise QMPError("Can't mirror node into itself")
-        id = self._id(args, node)
-        nodes = JobNodes(self._blocks, id, "mirror")
+        nodes = self._nodes_of_job(args, node, "mirror")
 
         async def finish(pivots: bool) -> None:
             nodes.finish()
@@ -509,8 +505,10 @@ class Images:
         nodes.claim(made, "main node", {READ, NO_RESIZE})
         nodes.claim(node, "source", {NO_RESIZE})
         nodes.use_later(to, {WRITE, NO_READ, NO_WRITE, NO_RESIZE}, "target")
-        task = Task("mirror", nodes, length=length, end="ready", finish=finish, error=error)
-        return await self._start(id, task, args, _moved(node, args["sync"]))
+        task = Task(
+            *(*nodes.job, args, nodes), length=length, end="ready", finish=finish, error=error
+        )
+        return await self._start(task, _moved(node, args["sync"]))
 
     def _replaced(self, node: Node, name: str) -> Node:
         """The node whose place a mirror of another one is to take; raises `QMPError`."""
@@ -527,7 +525,7 @@ class Images:
 
     async def drive_mirror(self, args: JSONObject) -> Events:
         """`drive-mirror`; raises `QMPError`."""
-        node = self._root(args)
+        node = self._blocks.root(args["device"])
         if "replaces" in args:
             if "node-name" not in args:
                 raise QMPError(
@@ -539,7 +537,7 @@ class Images:
 
     def _check_backup(self, args: JSONObject, to: Node) -> tuple[Node, Bitmap | None]:
         """The source and the bitmap of a backup; raises `QMPError` where there can't be one."""
-        node = self._source(args)
+        node = self._blocks.named(args["device"])
         bitmap = _bitmap_of_backup(node, args)
         if node is to:
             raise QMPError("Source and target cannot be the same")
@@ -565,7 +563,7 @@ class Images:
         to = to or self._blocks.named(args["target"])
         return await self._run(await self._plan_backup(args, to))
 
-    async def _plan_backup(self, args: JSONObject, to: Node) -> _Backup:
+    async def _plan_backup(self, args: JSONObject, to: Node) -> Task:
         """Keep what a backup uses from others; raises `QMPError` where there can't be it."""
         node, bitmap = self._check_backup(args, to)
         end = "running" if args["sync"] == "none" else "pending"
@@ -584,8 +582,7 @@ class Images:
             if bitmap is not None and args.get("bitmap-mode") != "never":
                 bitmap.set_bits(0)
 
-        id = self._id(args, node)
-        nodes = JobNodes(self._blocks, id, "backup")
+        nodes = self._nodes_of_job(args, node, "backup")
         name = args.get("filter-node-name")
         made = await nodes.put_above(node, "copy-before-write", name, to)
         rest = whole if end == "running" else 0
@@ -594,19 +591,11 @@ class Images:
             nodes.note(node, bitmap.granularity, recording=bitmap.recording)
         nodes.claim(made, "main node")
         nodes.claim(to, "target")
-        task = Task("backup", nodes, length=length, end=end, finish=finish, bitmap=bitmap)
-        await self._prepare(id, task, args, _moved(node, args["sync"], bitmap))
-        if bitmap is not None:
-            bitmap.busy = True
-        return _Backup(args, id, task)
-
-    async def _run(self, backup: _Backup) -> Events:
-        """Start a backup that was planned; raises `QMPError`."""
-        try:
-            return await self.jobs.start(backup.id, backup.task, backup.args)
-        except QMPError:
-            await backup.release()
-            raise
+        task = Task(
+            *(*nodes.job, args, nodes), length=length, end=end, finish=finish, bitmap=bitmap
+        )
+        await self._prepare(task, _moved(node, args["sync"], bitmap))
+        return task
 
     async def drive_backup(self, args: JSONObject) -> Events:
         """`drive-backup`; raises `QMPError`."""
@@ -632,7 +621,7 @@ class Images:
         Args:
             of_backup: whether it is a backup's, and not a mirror's.
         """
-        node = self._source(args)
+        node = self._blocks.named(args["device"])
         if of_backup:
             self._check_job(node)
         if args["sync"] == "top" and node.image.backing is None:
@@ -703,12 +692,6 @@ class Images:
         if node.job is not None:
             self._blocks.check_free(node)
 
-    def _id(self, args: JSONObject, node: Node) -> str:
-        """The id of a job; that of a node's drive where the arguments have none."""
-        names = [each.name for each in reversed(node.drives) if each.name]
-        id: str = args.get("job-id", (*names, "")[0])
-        return id
-
     async def _needs_no_copy(self, moved: Sequence[Node], *others: Node) -> None:
         """Raise `QMPError` where a node holds data that would have to be copied.
 
@@ -727,7 +710,7 @@ class Images:
 
     async def change_backing(self, args: JSONObject) -> None:
         """`change-backing-file`; raises `QMPError`."""
-        node = self._root(args)
+        node = self._blocks.root(args["device"])
         image, to = self._blocks.named(args["image-node-name"], ""), args["backing-file"]
         if image.shown_below is None:
             raise QMPError("not allowing backing file change on an image without a backing file")
@@ -778,34 +761,13 @@ class Images:
         await self._blocks.collect(old)
 
 
-class _Backup(NamedTuple):
-    """A backup that keeps others from what it uses, and has not started.
-
-    Attributes:
-        args: the command's.
-        id: the job's.
-        task: what it does.
-    """
-
-    args: JSONObject
-    id: str
-    task: Task
-
-    async def release(self) -> None:
-        """Keep nobody from anything any more."""
-        if self.task.bitmap is not None:
-            self.task.bitmap.busy = False
-        assert self.task.nodes is not None
-        await self.task.nodes.end()
-
-
 class _Done:
     """What the actions of a transaction have done.
 
     Attributes:
         read_only: the nodes that there were before, and which of them was not written to.
         made: the overlays of its snapshots, and the targets that it made.
-        backups: by the ids of their jobs, those that start once all actions can be done.
+        backups: by their ids, the prepared jobs that start once all actions can be done.
         removals: the arguments of those of bitmaps, which come then, too.
         claimed: the bitmaps that are removed then.
         undos: what takes back the others, the oldest first.
@@ -814,7 +776,7 @@ class _Done:
     def __init__(self, read_only: dict[Node, bool]) -> None:
         self.read_only = read_only
         self.made: list[Node] = []
-        self.backups: dict[str, _Backup] = {}
+        self.backups: dict[str, Task] = {}
         self.removals: list[JSONObject] = []
         self.claimed: list[Bitmap] = []
         self.undos: list[Callable[[], Awaitable[None]]] = []

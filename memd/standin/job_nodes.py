@@ -5,6 +5,7 @@ Observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, prefixed
@@ -24,16 +25,17 @@ class JobNodes:
         kind: QAPI's `JobType`.
 
     Attributes:
+        job: the job's kind and id.
         filter: the node that the job has put above its source, or None.
     """
 
     def __init__(self, blocks: Blocks, id: str, kind: str) -> None:
         self._blocks = blocks
-        self._job = JobName(kind, id)
+        self.job = JobName(kind, id)
         self._claims: list[Claim] = []
-        self._uses: list[Claim] = []
         self._later: list[tuple[Node, Locks, str]] = []
-        self._noted: list[tuple[Node, tuple[int, int, bool]]] = []
+        # What ends once the job moves nothing any more.
+        self._moving = ExitStack()
         self._frozen: list[Node] = []
         self._opened: list[Node] = []
         self.filter: Node | None = None
@@ -74,11 +76,11 @@ class JobNodes:
             role: what the node is to the job.
             locks: what the job does to it, and what it denies.
         """
-        self._claims.append(Claim(node, locks, role, self._job))
+        self._claims.append(Claim(node, locks, role, self.job))
 
     def use(self, node: Node, locks: Locks) -> None:
         """Use a node as a device does."""
-        self._uses.append(Claim(node, locks))
+        self._moving.callback(Claim(node, locks).end)
 
     def use_later(self, node: Node, locks: Locks, role: str) -> None:
         """Use a node and keep commands from it, once the others are used."""
@@ -88,7 +90,7 @@ class JobNodes:
         """Have a node's writes noted in a bitmap without a name."""
         row = (granularity, 0, recording)
         node.nameless.append(row)
-        self._noted.append((node, row))
+        self._moving.callback(node.nameless.remove, row)
 
     def freeze(self, *nodes: Node) -> None:
         """Have nodes stand on what they stand on now."""
@@ -126,17 +128,12 @@ class JobNodes:
 
     def finish(self) -> None:
         """The job moves nothing any more, and has no filter; commands are still kept away."""
-        for each in self._uses:
-            each.end()
-        self._uses.clear()
-        for claim in self._claims if self._job.kind != "stream" else ():
+        self._moving.close()
+        for claim in self._claims if self.job.kind != "stream" else ():
             claim.locks = frozenset()
         for node in self._frozen:
             node.frozen -= 1
         self._frozen.clear()
-        for node, row in self._noted:
-            node.nameless.remove(row)
-        self._noted.clear()
         for node in self._opened:
             node.set_read_only(True)
         self._opened.clear()

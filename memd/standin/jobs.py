@@ -45,6 +45,8 @@ class Task(NamedTuple):
 
     Attributes:
         kind: QAPI's `JobType`.
+        id: the job's.
+        args: the command's.
         nodes: those that it uses, or None.
         length: what there is to do.
         end: "ready" where a client completes it, "running" where one cancels it, or
@@ -56,6 +58,8 @@ class Task(NamedTuple):
     """
 
     kind: str
+    id: str
+    args: JSONObject
     nodes: JobNodes | None = None
     length: int = 0
     end: str = "pending"
@@ -63,6 +67,13 @@ class Task(NamedTuple):
     error: str | None = None
     bitmap: Bitmap | None = None
     work: Work | None = None
+
+    async def release(self) -> None:
+        """Keep others from nothing that it uses any more."""
+        if self.bitmap is not None:
+            self.bitmap.busy = False
+        if self.nodes is not None:
+            await self.nodes.end()
 
 
 def given_up(ids: list[str]) -> Events:
@@ -83,8 +94,9 @@ def begun(id: str) -> Events:
 class _Job:
     """A job that a client has started."""
 
-    def __init__(self, id: str, task: Task, args: JSONObject, share: Share) -> None:
-        self.id = id
+    def __init__(self, task: Task, share: Share) -> None:
+        args = task.args
+        self.id = task.id
         self.counted = share
         self.task = task
         self.is_block = task.kind != "create" and not task.kind.startswith("snapshot")
@@ -144,22 +156,16 @@ class Jobs:
             raise QMPError(f"Job ID '{id}' already in use")
         _check_speed(args.get("speed", 0))
 
-    async def start(self, id: str, task: Task, args: JSONObject) -> Events:
+    async def start(self, task: Task) -> Events:
         """Start a job, and have it do what it can.
-
-        Args:
-            id: its id.
-            args: the command's arguments.
 
         Raises:
             QMPError: there can't be one; another may have come since `check`.
         """
-        self.check(id, args)
+        self.check(task.id, task.args)
         self._blocks.check_open()
-        share = self._blocks.account.charge({"id": id, **args})
-        job = self._jobs[id] = _Job(id, task, args, share)
-        if task.bitmap is not None:
-            task.bitmap.busy = True
+        share = self._blocks.account.charge({"id": task.id, **task.args})
+        job = self._jobs[task.id] = _Job(task, share)
         job.go("running")
         if task.kind == "backup":
             job.go("paused")

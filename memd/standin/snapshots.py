@@ -13,10 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, prefixed
+from memd.sizes import short_size
 from memd.standin.blocks import changing, held, waits_for
 from memd.standin.jobs import Task
 from memd.standin.qcow2 import EXTERNAL_DATA, Snapshot
+from memd.standin.qcow2_snapshots import StateReader, StateWriter, create, delete, revert
+from memd.standin.stream import NotLoaded
 from memd.work import Event, Events, Job
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ _LONGEST_NAME = 255
 _UNTOLD = ("Invalid argument", "Operation not supported")
 """Reasons that QEMU does not give."""
 
-_UNITS = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _COLUMNS = "{:<7} {:<16} {:>8} {:>19} {:>15} {:>10}"
 
 
@@ -52,7 +54,7 @@ class NodeSnapshots:
     async def make_of_node(self, args: JSONObject) -> None:
         """`blockdev-snapshot-internal-sync`; raises `QMPError`."""
         device = args["device"]
-        node = self._root(device)
+        node = self._blocks.root(device)
         if node.read_only:
             raise QMPError(f"Device '{device}' is read only")
         header = _header(node)
@@ -68,17 +70,13 @@ class NodeSnapshots:
             raise QMPError("Name is empty")
         if _has(node, name):
             raise QMPError(f"Snapshot with name '{name}' already exists on device '{device}'")
-        try:
-            await self._create(node, _new(name))
-        except QMPError as error:
-            raise QMPError(
-                f"Failed to create snapshot '{name}' on device '{device}': {error.desc}"
-            ) from None
+        with prefixed(f"Failed to create snapshot '{name}' on device '{device}': "):
+            await self._change(node, create, _new(name))
 
     async def delete_of_node(self, args: JSONObject) -> JSON:
         """`blockdev-snapshot-delete-internal-sync`; raises `QMPError`."""
         device, id, name = args["device"], args.get("id"), args.get("name")
-        node = self._root(device)
+        node = self._blocks.root(device)
         if id is None and name is None:
             raise QMPError("Name or id must be provided")
         header = _header(node)
@@ -86,7 +84,7 @@ class NodeSnapshots:
             raise QMPError("Failed to get a snapshot list: Operation not supported")
         for each in header.snapshots:
             if id in (None, each.id) and name in (None, each.name):
-                await self._delete(node, each)
+                await self._change(node, delete, each)
                 return each.told()
         told = ["null" if each is None else each for each in (id, name)]
         raise QMPError(
@@ -99,27 +97,18 @@ class NodeSnapshots:
             # Another client may have deleted it, or the node, meanwhile.
             await self.delete_of_node(args)
 
-    def _root(self, name: str) -> Node:
-        node = self._blocks.named(name)
-        self._blocks.check_root(node)
-        return node
-
     # Of an image
 
-    async def _create(self, node: Node, snapshot: Snapshot) -> None:
-        from memd.standin.qcow2_snapshots import create
+    async def _change(
+        self, node: Node, work: Callable[[int, Header, Snapshot], object], snapshot: Snapshot
+    ) -> None:
+        """Create a snapshot in the image of a node, delete it, or revert to it.
 
-        await self._change(node, lambda fd, header: create(fd, header, snapshot))
-
-    async def _delete(self, node: Node, snapshot: Snapshot) -> None:
-        from memd.standin.qcow2_snapshots import delete
-
-        await self._change(node, lambda fd, header: delete(fd, header, snapshot))
-
-    async def _change(self, node: Node, work: Callable[[int, Header], T]) -> T:
-        """Change the image of a node; raises `QMPError`."""
+        Raises:
+            QMPError: it can't be.
+        """
         with held([node]):
-            return await Job(_changing(node, work), on=waits_for([node]), heavy=True)
+            await Job(_changing(node, work, snapshot), on=waits_for([node]), heavy=True)
 
 
 class Snapshots(NodeSnapshots):
@@ -162,8 +151,8 @@ class Snapshots(NodeSnapshots):
         does = {"save": self._save, "load": self._load, "delete": self._remove}[kind]
 
         def start(args: JSONObject) -> Awaitable[Events]:
-            task = Task(f"snapshot-{kind}", work=partial(does, args))
-            return self._jobs.start(args["job-id"], task, {})
+            work = partial(does, args)
+            return self._jobs.start(Task(f"snapshot-{kind}", args["job-id"], {}, work=work))
 
         return start
 
@@ -181,19 +170,19 @@ class Snapshots(NodeSnapshots):
         try:
             for node in () if given else nodes:
                 while (there := _has(node, snapshot.name)) is not None:
-                    await self._delete(node, there)
+                    await self._change(node, delete, there)
             for node in (first, *(each for each in nodes if each is not first)):
                 if node is first:
                     await self._save_state(node, snapshot, was)
                 else:
-                    await self._create(node, snapshot)
+                    await self._change(node, create, snapshot)
                 done.append(node)
         except QMPError as error:
             for each in done:
                 there = _has(each, snapshot.name)
                 with suppress(QMPError):
                     if there is not None:
-                        await self._delete(each, there)
+                        await self._change(each, delete, there)
             why = "" if error.desc in _UNTOLD else f": {error.desc}"
             raise QMPError(
                 f"Could not create snapshot '{snapshot.name}' on '{_label(node)}'{why}"
@@ -202,8 +191,6 @@ class Snapshots(NodeSnapshots):
             self._resume(was, emit)
 
     async def _save_state(self, node: Node, snapshot: Snapshot, was: str) -> None:
-        from memd.standin.qcow2_snapshots import StateWriter, create
-
         def put(save: Save) -> None:
             def work(fd: int, header: Header) -> None:
                 state = StateWriter(fd, header)
@@ -227,9 +214,6 @@ class Snapshots(NodeSnapshots):
         self._resume(was, emit)
 
     async def _load_all(self, args: JSONObject) -> None:
-        from memd.standin.qcow2_snapshots import revert
-        from memd.standin.stream import NotLoaded
-
         nodes, tag = self._nodes(args), args["tag"]
         if not all(_has(node, tag) for node in nodes):
             raise QMPError(f"Snapshot '{tag}' does not exist in one or more devices")
@@ -249,7 +233,7 @@ class Snapshots(NodeSnapshots):
             for node in nodes:
                 there = _has(node, tag)
                 if there is not None:
-                    await self._change(node, partial(_in_order(revert), there))
+                    await self._change(node, revert, there)
         except NotLoaded as error:
             raise QMPError(f"Error -22 while loading VM state{_why(error)}") from None
         except QMPError as error:
@@ -259,7 +243,6 @@ class Snapshots(NodeSnapshots):
 
     async def _load_state(self, node: Node, tag: str) -> None:
         """Load the machine's state; raises `NotLoaded`."""
-        from memd.standin.qcow2_snapshots import StateReader
 
         def take(load: Load) -> None:
             def work(fd: int, header: Header) -> None:
@@ -275,13 +258,9 @@ class Snapshots(NodeSnapshots):
         tag = args["tag"]
         for node in self._nodes(args):
             there = _has(node, tag)
-            try:
-                if there is not None:
-                    await self._delete(node, there)
-            except QMPError as error:
-                raise QMPError(
-                    f"Could not delete snapshot '{tag}' on '{_label(node)}': {error.desc}"
-                ) from None
+            if there is not None:
+                with prefixed(f"Could not delete snapshot '{tag}' on '{_label(node)}': "):
+                    await self._change(node, delete, there)
 
     def _check_migration(self) -> None:
         if self._migration.is_under_way:
@@ -366,23 +345,21 @@ class Snapshots(NodeSnapshots):
         raise QMPError("no block device can store vmstate for snapshot")
 
 
-def _in_order(
-    work: Callable[[int, Header, Snapshot], None],
-) -> Callable[[Snapshot, int, Header], None]:
-    return lambda snapshot, fd, header: work(fd, header, snapshot)
+def _changing(node: Node, work: Callable[..., object], *more: object) -> Callable[[], None]:
+    """What changes the image of a node in a thread; it raises `QMPError`.
 
-
-def _changing(node: Node, work: Callable[[int, Header], T]) -> Callable[[], T]:
-    """What changes the image of a node in a thread; it raises `QMPError`."""
+    Args:
+        work: is given the image's file, its header, and what else there is.
+    """
     image = _image(node)
     file = image.file
     assert file is not None
     fd = file.fd
 
-    def run() -> T:
+    def run() -> None:
         try:
             with changing(image, fd) as header:
-                return work(fd, header)
+                work(fd, header, *more)
         except OSError as error:
             raise QMPError(os.strerror(error.errno or 0)) from None
 
@@ -415,8 +392,7 @@ def _has(node: Node, tag: str | None) -> Snapshot | None:
 
 
 def _label(node: Node) -> str:
-    names = [each.name for each in reversed(node.drives) if each.name]
-    return (*names, node.name)[0]
+    return node.drive_name or node.name
 
 
 def _why(error: Exception) -> str:
@@ -433,12 +409,4 @@ def _row(snapshot: Snapshot, id: str) -> str:
     seconds, rest = divmod(snapshot.clock, 1_000_000_000)
     minutes, seconds = divmod(seconds, 60)
     clock = f"{minutes // 60:04}:{minutes % 60:02}:{seconds:02}.{rest // 1_000_000:03}"
-    return _COLUMNS.format(id, snapshot.name, _size(snapshot.size), date, clock, "--")
-
-
-def _size(size: int) -> str:
-    """A size in three digits, and its unit."""
-    power = 0
-    while size >> 10 * power >= 1000:
-        power += 1
-    return f"{size / (1 << 10 * power):.3g} {_UNITS[power]}B"
+    return _COLUMNS.format(id, snapshot.name, short_size(snapshot.size), date, clock, "--")

@@ -127,7 +127,7 @@ def test_a_reset_counts_nothing_any_more() -> None:
         null = {"id": "c", "backend": {"type": "null", "data": {}}}
         Running(standin.chardevs.add(null, lambda name: None)).finish()
         Running(standin.blocks.add(target)).finish()
-        Running(standin.images.jobs.start("j", Task("backup", end="running"), {})).finish()
+        Running(standin.images.jobs.start(Task("backup", "j", {}, end="running"))).finish()
     assert kept.of(STRANGER) > 5 * ITEM
     Running(standin.close()).finish()
     assert kept.taken == 0
