@@ -7,8 +7,8 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn
 
 from memd.errors import NO_DESCRIPTOR, NoDescriptorError, QMPError
 from memd.json_types import JSON
@@ -160,7 +160,16 @@ def take_descriptor(session: Session, called: str = "") -> Descriptor:
 
 def take_fd(session: Session) -> TakeFd:
     """Takes what was named by getfd; it stays on its client's account until it is closed."""
-    return lambda name: session.monitor.fds.pop(name, None)
+
+    def take(name: str) -> Held:
+        return session.monitor.fds.pop(name, None) or no_fd(name)
+
+    return take
+
+
+def no_fd(name: str) -> NoReturn:
+    """Raise `QMPError`, as no descriptor has that name."""
+    raise QMPError(f"File descriptor named '{name}' has not been found")
 
 
 class _Own:
@@ -219,20 +228,18 @@ def _descriptor_number(text: str) -> int | None:
     return None if found is None or int(found[1]) >= 1 << 31 else int(found[1])
 
 
-def inherited(name: str) -> Held | None:
+def inherited(name: str) -> Held:
     """The descriptor that a number names, once: memd's own can't be taken this way.
 
     Raises:
-        QMPError: it is not a number.
+        QMPError: it is not a number, or not that of such a descriptor.
     """
     number = _descriptor_number(name)
     if number is None:
         raise QMPError(f"Invalid file descriptor number '{name}'")
-    try:
+    with suppress(OSError):
         # Whatever memd itself opens, or receives, is not inheritable.
-        if number <= 2 or not os.get_inheritable(number):
-            return None
-        os.set_inheritable(number, False)
-    except OSError:
-        return None
-    return _Own(number)
+        if number > 2 and os.get_inheritable(number):
+            os.set_inheritable(number, False)
+            return _Own(number)
+    no_fd(name)

@@ -12,6 +12,7 @@ from typing import Any
 
 from memd.commands import migration
 from memd.commands.daemon import Daemon, standin_of
+from memd.commands.descriptors import no_fd
 from memd.commands.hmp_arguments import Usage
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -56,7 +57,7 @@ def netdev_add(daemon: Daemon, args: JSONObject) -> None:
     if netdevs.find(str(options.get("id"))) is not None:
         # QEMU says why on its standard error.
         raise Usage("", "netdev_add")
-    netdevs.add(_typed(daemon, "netdev_add", options), _no_fd)
+    netdevs.add(_typed(daemon, "netdev_add", options), no_fd)
 
 
 async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -132,7 +133,7 @@ async def migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     """`migrate [-d] [-r] URI`: goes on in the background in any case, which 10.0 says."""
     standin_of(daemon)
     detached = args.pop("detach", False)
-    await migration.begin(daemon, args, _no_fd)
+    await migration.begin(daemon, args, no_fd)
     if detached or daemon.compat is not Compat.V10_0:
         return []
     return ["terminal does not allow synchronous migration, continuing detached"]
@@ -212,7 +213,3 @@ def _fits(daemon: Daemon, command: str, arguments: JSONObject) -> bool:
     except QMPError:
         return False
     return True
-
-
-def _no_fd(name: str) -> None:
-    """No descriptor has a name here."""

@@ -48,7 +48,6 @@ no more made for it."""
 async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`x-memdev-read`: bytes of a backend's memory."""
     from memd.hostmem import access
-    from memd.hostmem.region import job_on
 
     id, offset, length = args["id"], args["offset"], args["length"]
     backend, region = find_backend(daemon, id)
@@ -59,7 +58,7 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
         try:
             to = access.InMemfd(descriptor.fd, length, to_read=False)
             work = partial(access.read_to, region, id, offset, to)
-            await job_on((region,), work, heavy=length > _SHORT)
+            await region.job(work, heavy=length > _SHORT)
         finally:
             descriptor.close()
         return {}
@@ -70,7 +69,7 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
 
     if length <= _PIECE:
         short = partial(text, offset)
-        data = await job_on((region,), short) if access.may_wait(region, length) else short()
+        data = await region.job(short) if access.may_wait(region, length) else short()
         return Encoded(b'{"data": "%s"}' % data)
 
     def check() -> None:
@@ -83,7 +82,7 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
             on = region.waits_on
             yield Job(partial(text, at), on=on) if on else text(at)
 
-    await job_on((region,), check, heavy=length > _SHORT)
+    await region.job(check, heavy=length > _SHORT)
     end = Job(region.unpin, on=region.waits_on, patience=0)
     return Pieces("data", texts(), end, lambda: region.closed)
 
@@ -91,7 +90,6 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
 async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`x-memdev-write`: write to a backend's memory."""
     from memd.hostmem import access
-    from memd.hostmem.region import job_on
 
     id, offset, text = args["id"], args["offset"], args.get("data", "")
     backend, region = find_backend(daemon, id)
@@ -105,7 +103,7 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
         try:
             data = access.InMemfd(descriptor.fd, length, to_read=True)
             work = partial(access.write, region, id, offset, data)
-            await job_on((region,), work, heavy=length > _SHORT, copies=length)
+            await region.job(work, heavy=length > _SHORT, copies=length)
         finally:
             descriptor.close()
         return {}
@@ -119,7 +117,7 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
         access.write(region, id, offset, decode(text))
 
     if access.may_wait(region, length):
-        await job_on((region,), write, heavy=length > _SHORT, copies=2 * length)
+        await region.job(write, heavy=length > _SHORT, copies=2 * length)
     else:
         write()
     return {}
@@ -128,7 +126,6 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
 async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-discard`: throw a range of a backend's memory away."""
     from memd.hostmem import discard
-    from memd.hostmem.region import job_on
 
     id, offset, length = args["id"], args["offset"], args["length"]
     backend, region = find_backend(daemon, id)
@@ -136,7 +133,7 @@ async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     daemon.machine.check_private_discard(backend)
     if length > _LARGE or isinstance(backend, FileBackend):
         work = partial(discard.discard, region, id, offset, length)
-        await job_on((region,), work, heavy=length > _LARGE)
+        await region.job(work, heavy=length > _LARGE)
     else:
         discard.discard(region, id, offset, length)
     return {}
@@ -196,7 +193,6 @@ async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-map`: how a backend is mapped, and what each part of it takes."""
     from memd.hostmem import picture
     from memd.hostmem.access import check_range, check_whole_pages
-    from memd.hostmem.region import job_on
 
     id, offset, count = args["id"], args.get("offset", 0), args.get("cells", _CELLS)
     _backend, region = find_backend(daemon, id)
@@ -228,13 +224,12 @@ async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
             "mapping": mapping,
         }
 
-    return await job_on((region,), look, heavy=length > _LARGE)
+    return await region.job(look, heavy=length > _LARGE)
 
 
 async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`x-memdev-export`: hand a backend's descriptor out."""
     from memd.hostmem import access, export
-    from memd.hostmem.region import job_on
 
     if session.peer is None:
         text = "this connection carries no descriptors: x-memdev-export needs a UNIX socket"
@@ -247,7 +242,7 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) ->
     def work() -> tuple[int, str]:
         return export.export(region, id, writable), export.path_of(region)
 
-    fd, path = await job_on((region,), work) if access.may_wait(region, 0) else work()
+    fd, path = await region.job(work) if access.may_wait(region, 0) else work()
     try:
         with daemon.tree.objects.recorded(backend):
             region.exports += 1
@@ -269,7 +264,6 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) ->
 async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-save`: a backend's present content as a file."""
     from memd.backends.allocation import progress_of
-    from memd.hostmem.region import job_on
     from memd.hostmem.save import Saving, save
 
     id, filename, replace = args["id"], args["filename"], args.get("replace", True)
@@ -283,7 +277,7 @@ async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
         return progress_of(id, saving.done, region.length)
 
     on = region.waits_on | daemon.tree.host.waits_on(filename)
-    await job_on((region,), work, on=on, heavy=region.length > _SHORT, progress=progress)
+    await region.job(work, on=on, heavy=region.length > _SHORT, progress=progress)
     return {}
 
 

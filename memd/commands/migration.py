@@ -134,7 +134,7 @@ async def migrate_incoming(daemon: Daemon, session: Session, args: JSONObject) -
     """`migrate-incoming`: await a machine, now that clients have set all up."""
     named = take_fd(session)
 
-    def take(name: str) -> Held | None:
+    def take(name: str) -> Held:
         return inherited(name) if name[:1].isascii() and name[:1].isdecimal() else named(name)
 
     opener = _opener(daemon, take, may_run=daemon.config.allow_exec)

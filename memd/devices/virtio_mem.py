@@ -99,9 +99,7 @@ class VirtioMem(VirtioMemory):
             # Its last daemon had it on this command line, too: nobody has asked for its end.
             return None
         if is_large(memdev, region.length):
-            from memd.hostmem.region import job_on
-
-            return job_on((region,), partial(_discard, region, memdev.name, 0, region.length))
+            return region.job(partial(_discard, region, memdev.name, 0, region.length))
         _discard(region, memdev.name, 0, region.length)
         return None
 
@@ -209,8 +207,6 @@ class VirtioMem(VirtioMemory):
 
     async def _change(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
         """Empty what goes and populate what comes, until it has what is requested."""
-        from memd.hostmem.region import job_on
-
         # Step by step, so that it soon follows what it is asked for meanwhile.
         step = max(STEP, self.block)
         self._changing = True
@@ -221,12 +217,12 @@ class VirtioMem(VirtioMemory):
                     target = max(target, size - step)
                     work = partial(_discard, region, memdev.name, target, size - target)
                     if is_large(memdev, size - target):
-                        await job_on((region,), work)
+                        await region.job(work)
                     else:
                         work()
                 elif self.values.get("prealloc"):
                     target = min(target, size + step)
-                    await job_on((region,), partial(_populate, region, memdev.name, size, target))
+                    await region.job(partial(_populate, region, memdev.name, size, target))
                 self.size = target
                 machine.size_changed(self.front, target)
         except QMPError as error:

@@ -6,13 +6,13 @@ import stat
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from memd.hostmem import closing, libc
 from memd.hostmem.host import Host
 from memd.hostmem.opened import Opened
 from memd.hostmem.spec import MapSpec, round_up
-from memd.work import MEMORY, Event, Job
+from memd.work import MEMORY, Command, Event, Job
 
 T = TypeVar("T")
 
@@ -140,6 +140,10 @@ class Region:
         """Whether there is no file that anything of it could be in."""
         opened = self.opened
         return opened is None or (opened.zero_device and not self.shared)
+
+    def job(self, work: Callable[[], T], **options: Any) -> Command[T]:
+        """See `job_on`, of this region alone."""
+        return job_on((self,), work, **options)
 
     @property
     def waits_on(self) -> frozenset[int]:

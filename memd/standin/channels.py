@@ -398,13 +398,6 @@ class Opener:
             flags |= os.O_TRUNC
         return self._from_set(where["filename"], flags)
 
-    def _take(self, name: str) -> Held:
-        """Take the descriptor of that name; raises `QMPError` where there is none."""
-        given = self._take_fd(name)
-        if given is None:
-            raise QMPError(f"File descriptor named '{name}' has not been found")
-        return given
-
     async def open(self, where: Address, *, write: bool) -> Channel:
         """Open the channel that a machine is sent over, or comes by.
 
@@ -417,7 +410,7 @@ class Opener:
         """
         if where.get("type") == "fd":
             # It stays on its client's account.
-            return await self._opened(where, self._take(where["str"]), write=write)
+            return await self._opened(where, self._take_fd(where["str"]), write=write)
         with self._account.charge_bytes(0, self._user, _most_open(where)) as share:
             copy = self._copy(where, write=write)
             channel = await self._opened(where, copy, write=write)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
     from memd.places import Share
 
-TakeFd = Callable[[str], "Held | None"]
-"""Gives the descriptor that was named by getfd, which is the caller's then."""
+TakeFd = Callable[[str], "Held"]
+"""Gives the descriptor of a name, which is the caller's then; raises `QMPError` for none."""
 
 
 class Held(Protocol):
@@ -260,11 +260,7 @@ class Chardevs:
     def _given(self, kind: str, data: JSONObject, take_fd: TakeFd) -> Held | None:
         if kind != "socket" or data["addr"]["type"] != "fd":
             return None
-        name = data["addr"]["data"]["str"]
-        given = take_fd(name)
-        if given is None:
-            raise QMPError(f"File descriptor named '{name}' has not been found")
-        return given
+        return take_fd(data["addr"]["data"]["str"])
 
     async def change(self, args: JSONObject, take_fd: TakeFd) -> JSON:
         """`chardev-change`: another backend behind the same id.

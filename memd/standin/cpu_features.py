@@ -8,6 +8,7 @@ Texts and values were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import partial
 
 from memd.config import Global, MachineConfig
@@ -55,27 +56,28 @@ def check_features(catalogue: Catalogue, tree: Tree, type_name: str, text: str) 
     if known is None or catalogue.section("types")[type_name]["removed"] is None:
         # It could not be asked for what it has.
         return
-    for word in _in_order(text):
+    for _name, _value in _given(known, text):
+        pass
+
+
+def _given(known: ObjectType, text: str) -> Iterator[tuple[str, JSON]]:
+    """The features and values behind a model's name, in the order in which they are acted on.
+
+    Raises:
+        QMPError: there is no such feature, or it does not take its value.
+    """
+    # Those with a sign are set last.
+    for word in sorted(filter(None, text.split(",")), key=lambda word: word[0] in "+-"):
+        name, is_given, told = word.partition("=")
+        name, told = name.replace("_", "-"), told if is_given else "on"
         if word[0] in "+-":
             if word[1:] not in known.all_properties:
                 raise QMPError(f"Property '{known.name}.{word[1:]}' not found")
-            continue
-        name, is_given, value = word.partition("=")
-        _check(known, name.replace("_", "-"), value if is_given else "on")
-
-
-def _check(known: ObjectType, name: str, value: str) -> None:
-    if name != _IN_HERTZ:
-        read_global(known, Global(known.name, name, value))
-    elif parse_size(value) is None:
-        raise QMPError(f"bad numerical value {value}")
-
-
-def _in_order(text: str) -> list[str]:
-    """The words of `-cpu` behind the model, in the order in which they are acted on."""
-    words = [word for word in text.split(",") if word]
-    # Those with a sign are set last.
-    return sorted(words, key=lambda word: word[0] in "+-")
+            yield word[1:], word[0] == "+"
+        elif name != _IN_HERTZ:
+            yield name, read_global(known, Global(known.name, name, told))
+        elif parse_size(told) is None:
+            raise QMPError(f"bad numerical value {told}")
 
 
 def cpu_properties(
@@ -112,16 +114,7 @@ def cpu_values(
     if known is None or not values:
         return {}
     emulated = _expanded(catalogue, "max")
-    value: JSON
-    for word in _in_order(machine.cpu_features):
-        if word[0] in "+-":
-            name, value = word[1:], word[0] == "+"
-        else:
-            name, is_given, told = word.partition("=")
-            name = name.replace("_", "-")
-            if name == _IN_HERTZ:
-                continue
-            value = read_global(known, Global(known.name, name, told if is_given else "on"))
+    for name, value in _given(known, machine.cpu_features):
         values |= dict.fromkeys(_names_of(name, values), value)
     for name, value in emulated.items():
         if value is False and not _CHOICE.match(name):

@@ -19,6 +19,7 @@ from memd.compat import Compat
 from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioPci
 from memd.errors import QMPError
+from memd.hostmem.region import Region, job_on
 from memd.json_types import JSON, JSONObject
 from memd.standin.channels import Channel, Opener, address
 from memd.standin.stream import (
@@ -237,9 +238,7 @@ class Migration:
             await Turn()
             self._channel = await connected
             self._check()
-            told: JSONObject = {"machine": self._machine_name}
-            told["capabilities"] = sorted(host.migration_capabilities & {_IGNORE_SHARED})
-            self._writer = writer = Writer(told, blocks)
+            self._writer = writer = self._writer_of(blocks)
             self._setup = _milliseconds(self._began)
             self._sync()
             self._become("active")
@@ -413,9 +412,7 @@ class Migration:
             was: the run state of the machine.
         """
         blocks = self._blocks()
-        told: JSONObject = {"machine": self._machine_name}
-        told["capabilities"] = sorted(self._host.migration_capabilities & {_IGNORE_SHARED})
-        writer, devices = Writer(told, blocks), self._devices()
+        writer, devices = self._writer_of(blocks), self._devices()
 
         def drain(write: Callable[[Buffer], int]) -> None:
             while writer.push_into(write, SLICE) != END:
@@ -429,12 +426,7 @@ class Migration:
             writer.finish({"run-state": told_state, "devices": devices})
             drain(write)
 
-        for each in blocks:
-            each.region.pin()
-        try:
-            return await Job(lambda: put(save), on=on, heavy=True)
-        finally:
-            await Job(partial(_unpin, blocks), release=True)
+        return await job_on(_regions(blocks), lambda: put(save), on=on, heavy=True)
 
     async def load(self, take: Callable[[Load], None], on: frozenset[int]) -> None:
         """Have the machine's state read from somewhere.
@@ -447,18 +439,13 @@ class Migration:
             NotLoaded: it can't be loaded.
         """
         blocks = self._blocks()
-        reader = Reader(self._check_header, {each.name: each for each in blocks})
+        reader = Reader(self._check_header, blocks)
 
         def load(read: Callable[[memoryview], int]) -> None:
             while not reader.pull_from(read):
                 pass
 
-        for each in blocks:
-            each.region.pin()
-        try:
-            await Job(lambda: take(load), on=on, heavy=True)
-        finally:
-            await Job(partial(_unpin, blocks), release=True)
+        await job_on(_regions(blocks), lambda: take(load), on=on, heavy=True)
         self._take_devices(reader.state or {})
 
     # Coming
@@ -502,7 +489,7 @@ class Migration:
             blocks = self._blocks()
             for each in blocks:
                 each.region.pin()
-            reader = Reader(self._check_header, {each.name: each for each in blocks})
+            reader = Reader(self._check_header, blocks)
             while not await Job(lambda: reader.pull(channel.fd)):
                 if not await self._is_ready(channel):
                     return
@@ -561,6 +548,10 @@ class Migration:
 
     # What goes and comes
 
+    def _writer_of(self, blocks: list[Block]) -> Writer:
+        ignores = self._host.migration_capabilities & {_IGNORE_SHARED}
+        return Writer({"machine": self._machine_name, "capabilities": [*ignores]}, blocks)
+
     def _blocks(self) -> list[Block]:
         """The memory that a machine or a device has."""
         ignore = _IGNORE_SHARED in self._host.migration_capabilities
@@ -600,10 +591,8 @@ class Migration:
                 yield self._host.machine.tree.path_of(device), device.virtio
 
 
-def _unpin(blocks: list[Block]) -> None:
-    # In a thread: what was closed meanwhile is unmapped now.
-    for each in blocks:
-        each.region.unpin()
+def _regions(blocks: list[Block]) -> list[Region]:
+    return [each.region for each in blocks]
 
 
 def _other_machine(why: str, detail: str = "") -> NotLoaded:

@@ -183,10 +183,7 @@ class Netdevs:
                 shares.append(self._account.charge(None))
             for member in _FD_MEMBERS:
                 for name in filter(None, args.get(member, "").split(":")):
-                    fd = take_fd(name)
-                    if fd is None:
-                        raise QMPError(f"File descriptor named '{name}' has not been found")
-                    fds.append(fd)
+                    fds.append(take_fd(name))
         except BaseException:
             for each in fds:
                 each.close()

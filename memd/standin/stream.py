@@ -18,7 +18,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -236,15 +236,15 @@ class Reader:
 
     Args:
         check: told the header; raises `NotLoaded` where it is another machine's.
-        blocks: the memory by name, which has to stay mapped.
+        blocks: the memory, which has to stay mapped.
 
     Attributes:
         state: what else is carried over, once it has ended.
     """
 
-    def __init__(self, check: Callable[[JSONObject], None], blocks: dict[str, Block]) -> None:
+    def __init__(self, check: Callable[[JSONObject], None], blocks: Iterable[Block]) -> None:
         self._check = check
-        self._blocks = blocks
+        self._blocks = {each.name: each for each in blocks}
         self.state: JSONObject | None = None
         self._parsing = self._parse()
         self._into = bytearray(next(self._parsing))

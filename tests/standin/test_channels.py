@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from memd.commands.daemon import Daemon
-from memd.commands.descriptors import FdSets
+from memd.commands.descriptors import FdSets, no_fd
 from memd.config import Config, Report
 from memd.errors import QMPError
 from memd.hostmem.sockets import listen_unix
@@ -96,7 +96,7 @@ async def test_a_channel_is_on_the_account_of_its_client_until_it_is_closed(tmp_
     account, other = Account(), tmp_path / "other"
     account.descriptors = Places(4, each=4, apart=())
     USER.set(STRANGER)
-    opener = Opener(account, None, lambda _name: None, FdSets().open, may_run=False, fd_files=True)
+    opener = Opener(account, None, no_fd, FdSets().open, may_run=False, fd_files=True)
     where = {"transport": "socket", "type": "unix", "path": str(tmp_path / "socket")}
     channel = Running(opener.open(where, write=False)).finish()
     assert account.descriptors.of(STRANGER) == 3
@@ -116,7 +116,7 @@ def test_copies_of_sets_are_on_the_account_of_who_has_them_made(tmp_path: Path) 
     sets.add(Descriptor(file, Places(), 0), 7, None)
     before = open_descriptors()
     with as_user(STRANGER):
-        opener = Opener(account, None, lambda _name: None, sets.open, may_run=False, fd_files=True)
+        opener = Opener(account, None, no_fd, sets.open, may_run=False, fd_files=True)
         channel = Running(opener.open(FDSET, write=True)).finish()
         assert account.descriptors.of(STRANGER) > 0
         with pytest.raises(QMPError, match=r"^Too many open files: "):
@@ -179,9 +179,7 @@ async def test_a_machine_that_is_not_awaited_any_more_before_its_channel_is_open
     daemon.machine.spawn = lambda command, _what: spawned.append(Running(command))
     account, before = daemon.tree.objects.account, open_descriptors()
     with as_user(STRANGER):
-        opener = Opener(
-            account, None, lambda _name: None, FdSets().open, may_run=False, fd_files=True
-        )
+        opener = Opener(account, None, no_fd, FdSets().open, may_run=False, fd_files=True)
         uri = f"unix:{tmp_path / 'socket'}"
         receiving = Running(standin.migration.receive({"uri": uri}, opener))
     Running(standin.close()).finish()
@@ -202,7 +200,9 @@ def test_a_descriptor_is_given_back_where_its_job_is_not_begun(where: dict[str, 
     kept = Descriptor(os.open("/dev/null", os.O_WRONLY), places, 1000)
     places.take(1000, 2)
     sets.add(kept, 7, None)
-    opener = Opener(Account(), None, {"given": given}.get, sets.open, may_run=False, fd_files=True)
+    opener = Opener(
+        Account(), None, {"given": given}.__getitem__, sets.open, may_run=False, fd_files=True
+    )
     before = descriptors(os.getpid())
     opening = Running(opener.open(where, write=True))
     with pytest.raises(QMPError, match="too many"):

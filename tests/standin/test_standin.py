@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from memd.commands.daemon import Daemon
+from memd.commands.descriptors import no_fd
 from memd.config import Config, MachineConfig, Report
 from memd.errors import QMPError
 from memd.places import ITEM, KEPT_PER_USER, MEMBER
@@ -123,9 +124,9 @@ def test_a_reset_counts_nothing_any_more() -> None:
     kept = tree.objects.account.places
     target = {"driver": "null-co", "node-name": "n"}
     with as_user(STRANGER):
-        standin.netdevs.add({"type": "hubport", "id": "h", "hubid": 3}, lambda name: None)
+        standin.netdevs.add({"type": "hubport", "id": "h", "hubid": 3}, no_fd)
         null = {"id": "c", "backend": {"type": "null", "data": {}}}
-        Running(standin.chardevs.add(null, lambda name: None)).finish()
+        Running(standin.chardevs.add(null, no_fd)).finish()
         Running(standin.blocks.add(target)).finish()
         Running(standin.images.jobs.start(Task("backup", "j", {}, end="running"))).finish()
     assert kept.of(STRANGER) > 5 * ITEM
@@ -188,8 +189,8 @@ def test_another_backend_while_all_is_made_anew(tmp_path: Path) -> None:
         return {"id": "c0", "backend": file}
 
     with as_user(STRANGER):
-        Running(standin.chardevs.add(backend("old"), lambda name: None)).finish()
-        changing = Running(standin.chardevs.change(backend("new"), lambda name: None))
+        Running(standin.chardevs.add(backend("old"), no_fd)).finish()
+        changing = Running(standin.chardevs.change(backend("new"), no_fd))
     Running(standin.close()).finish()
     with pytest.raises(QMPError, match="the machine was reset meanwhile"):
         changing.finish()

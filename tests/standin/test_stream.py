@@ -54,7 +54,7 @@ def load(data: bytes, region: Region) -> dict[str, Any]:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)
-        reader = Reader(lambda header: None, {"b": Block("b", region, carried=True)})
+        reader = Reader(lambda header: None, [Block("b", region, carried=True)])
         while not reader.pull(file.fileno()):
             pass
     assert reader.state is not None
@@ -153,7 +153,7 @@ def test_it_waits_for_what_is_not_there_yet(regions: tuple[Region, Region], file
     data = written(here, file)
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    reader = Reader(lambda header: None, {"b": Block("b", there, carried=True)})
+    reader = Reader(lambda header: None, [Block("b", there, carried=True)])
     try:
         for at in range(0, len(data), 999):
             assert not reader.pull(reading)
