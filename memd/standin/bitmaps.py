@@ -113,13 +113,12 @@ class Bitmaps:
         """Remove a bitmap from its image; raises `QMPError`."""
         from memd.standin.qcow2_bitmaps import remove
 
-        file = node.file
-        assert file is not None
+        fd = node.file_fd
 
         def work() -> None:
             what = f"Failed to remove persistent bitmap '{bitmap.name}' from node '{node.name}'"
-            with changing(node, file.fd), refusing(what):
-                node.stored = remove(file.fd, bitmap.raw)
+            with changing(node, fd), refusing(what):
+                node.stored = remove(fd, bitmap.raw)
 
         with held([node]):
             await Job(work, on=waits_for([node]))

@@ -149,28 +149,31 @@ class Drive:
         limits: what is told of the limits of throughput that were set.
         histograms: what is told of how long requests take, where that is asked for.
         counted: what it counts as; None for a device's, which counts itself.
-        stamp: is larger than those of older uses of its node.
+        stamp, role, job: as of a `Claim`, which has locks and a label, too.
     """
 
     counted: Share | None = None
+    node: Node | None = None
+    user: str | None = None
+    qdev = ""
+    removable = writeback = True
+    opened: bool | None = None
+    read_only = status = bound = writes = follows = False
+    denies: Locks = frozenset()
+    stamp = 0
+    role = "root"
+    job = None
 
-    def __init__(self, name: str = "", node: Node | None = None) -> None:
+    def __init__(self, name: str = "") -> None:
         self.name = name
-        self.node: Node | None = None
-        self.user: str | None = None
-        self.qdev = ""
-        self.removable = True
-        self.opened: bool | None = None
-        self.writeback = True
-        self.read_only = False
-        self.status = self.bound = self.follows = False
-        self.denies: Locks = frozenset()
-        self.writes = False
         self.limits: JSONObject = {}
         self.histograms: JSONObject = {}
         self.kept: JSONObject = {}
-        self.stamp = 0
-        self.insert(node)
+
+    @property
+    def locks(self) -> Locks:
+        """What its device does to its node and denies to others."""
+        return {READ, *self.denies, *[WRITE] * self.writes}
 
     @property
     def label(self) -> str:
@@ -208,7 +211,7 @@ class JobName(NamedTuple):
 
 
 class Claim:
-    """A use of a node that no drive and no other node has; the node stays meanwhile.
+    """A use of a node by neither a drive nor another node; the node stays meanwhile.
 
     Attributes:
         node: what is used; another one once that takes its place, unless a job has it.
@@ -216,7 +219,10 @@ class Claim:
         role: what the node is to the user.
         job: the job that it is a part of, which keeps commands from the node; None for others.
         stamp: is larger than those of older uses of its node.
+        label: how errors call the user: not at all.
     """
+
+    label = ""
 
     def __init__(
         self, node: Node, locks: Locks, role: str = "root", job: JobName | None = None
@@ -249,7 +255,7 @@ class _Link:
     """The node below another one, or None; it knows those that stand on it."""
 
     def __set_name__(self, owner: type[Node], name: str) -> None:
-        self._name = f"_{name}"
+        self._name = name
 
     def __get__(self, node: Node, owner: type[Node]) -> Node | None:
         found: Node | None = vars(node).get(self._name)
@@ -325,54 +331,47 @@ class Node:
     child = _Link()
     backing = _Link()
     target = _Link()
+    filename = keeps = ""
+    fd = -1
+    size = offset = threshold = frozen = 0
+    length: int | None = None
+    alignments = (_SECTOR, 1)
+    on = MEMORY
+    implicit = commits = tells_share = joined = owned = follows = probed = False
+    wanted: Locks = frozenset()
+    locked: Locks = frozenset()
+    given: Held | None = None
+    came_with: Node | None = None
+    header: Header | None = None
+    group: ThrottleGroup | None = None
+    counted: Share | None = None
+    wrong: QMPError | None = None
 
     def __init__(self, name: str, options: JSONObject) -> None:
         self.driver: str = options["driver"]
         self.stamps: dict[str, int] = {}
-        self.frozen = 0
         self.nameless: list[tuple[int, int, bool]] = []
-        self.wrong: QMPError | None = None
-        self.came_with: Node | None = None
-        self.implicit = self.commits = False
         self.claims: list[Claim] = []
         self.locking: str | None = options.get("locking")
         self.unmaps: bool = options.get("discard") == "unmap" and "null" not in self.driver
         self.shared: bool = options.get("force-share", False)
-        self.tells_share = False
-        self.wanted: Locks = frozenset()
-        self.locked: Locks = frozenset()
         # Its file is not closed while it is being locked.
         self._at_file = threading.Lock()
         self.name = name
         self.alone: bool = options.get("backing", self) is None
         self.read_only: bool = options.get("read-only", False)
         self.auto: bool = options.get("auto-read-only", False)
-        self.filename = ""
         self.options: JSONObject = {each: options[each] for each in _OWN if each in options}
-        self.size = self.offset = 0
-        self.length: int | None = None
         self.is_part = bool(options.get("offset")) or "size" in options
-        self.fd = -1
         self.above: list[Node] = []
-        self.joined = False
-        self.given: Held | None = None
-        self.owned = self.follows = False
         self.holds: list[str] = []
-        self.header: Header | None = None
         self.drives: list[Drive] = []
-        self.threshold = 0
         self.bitmaps: dict[str, Bitmap] = {}
         self.stored: list[Entry] = []
-        self.keeps = ""
         self.at_image = threading.Lock()
-        self.group: ThrottleGroup | None = None
         self.cache: dict[str, bool] = {"direct": False, "no-flush": False, **options["cache"]}
         self.zeroes: str = options.get("detect-zeroes", "off")
         self.facts: JSONObject = {}
-        self.probed = False
-        self.counted: Share | None = None
-        self.on: frozenset[int] = MEMORY
-        self.alignments = (_SECTOR, 1)
 
     @property
     def below(self) -> list[Node]:
@@ -380,9 +379,19 @@ class Node:
         return [each for _role, each in self.roles]
 
     @property
+    def users(self) -> list[Claim | Drive]:
+        """What uses it, other nodes excepted."""
+        return [*self.claims, *self.drives]
+
+    @property
+    def parents(self) -> list[Node]:
+        """The nodes that stand on it, each once."""
+        return [*dict.fromkeys(self.above)]
+
+    @property
     def used(self) -> bool:
         """Whether anything uses it."""
-        return bool(self.claims or self.drives or self.above)
+        return bool(self.users or self.above)
 
     @property
     def drive_name(self) -> str:
@@ -413,12 +422,17 @@ class Node:
 
     def link(self, role: str) -> str:
         """The name of the link by which it stands on what has that role."""
-        return "_child" if role == _OF_JOBS.get(self.driver, "file") else f"_{role}"
+        return "child" if role == _OF_JOBS.get(self.driver, "file") else role
 
     @property
     def file(self) -> Node | None:
         """The node that has the file open."""
         return next((each for each in self.layers() if each.fd >= 0), None)
+
+    @property
+    def file_fd(self) -> int:
+        """The descriptor of its file, -1 for none."""
+        return -1 if self.file is None else self.file.fd
 
     def higher(self) -> Iterator[Node]:
         """The nodes that stand on it, and those that stand on them."""
@@ -645,10 +659,6 @@ class Blocks:
         """Every node, the oldest first."""
         return [*self._nodes.values()]
 
-    def users(self, node: Node) -> list[Node]:
-        """The nodes above a node."""
-        return [*dict.fromkeys(node.above)]
-
     def named(self, name: str, device: str | None = None) -> Node:
         """The node of that name; raises `QMPError` where there is none.
 
@@ -794,7 +804,7 @@ class Blocks:
                 await self._keep(node)
             except QMPError as error:
                 self.say(f"{printable(node.name)}: {printable(error.desc)}")
-            if not (node.owned or node.holds or node.claims or node.drives or self.users(node)):
+            if not (node.owned or node.holds or node.users or node.parents):
                 # Another command could not close it meanwhile.
                 await self.collect(node)
 
@@ -830,10 +840,9 @@ class Blocks:
                 elif not before:
                     await self._load(node, again=again)
                 if wanted == "in use" != before and node.stored:
-                    file = node.file
-                    assert file is not None
+                    fd = node.file_fd
                     with refusing("Can't update bitmap directory"):
-                        await Job(lambda: mark(node, file.fd), on=waits_for([node]))
+                        await Job(lambda: mark(node, fd), on=waits_for([node]))
                     for bitmap in node.bitmaps.values():
                         bitmap.readonly = False
         except QMPError:
@@ -852,8 +861,7 @@ class Blocks:
         """Read the bitmaps of an image; raises `QMPError`, and there are none of them then."""
         from memd.standin.qcow2_bitmaps import AUTO, IN_USE, read
 
-        file, header = node.file, node.header
-        assert file is not None
+        fd, header = node.file_fd, node.header
         assert header is not None
         if header.stale:
             self.say(_STALE)
@@ -864,7 +872,7 @@ class Blocks:
         def work() -> list[tuple[Entry, int]]:
             if again:
                 read_header(node)
-            return read(file.fd)
+            return read(fd)
 
         made: list[Bitmap] = []
         found = await Job(work, on=waits_for([node]), heavy=True)
@@ -947,7 +955,7 @@ class Blocks:
     def _wanted(self) -> dict[Node, Locks]:
         """What is done to each node and denied to others, as locks of a file say it."""
         wanted: dict[Node, Locks] = {
-            node: frozenset[int]().union(*(() if self.inactive else _claims(node)))
+            node: frozenset[int]().union(*(each.locks for each in node.users if not self.inactive))
             for node in self._nodes.values()
         }
         # The youngest first: most are above those below them.
@@ -1036,14 +1044,12 @@ class Blocks:
             wanted: what is done to each node, see `_wanted`.
         """
         uses = [
-            Use(each.stamp, each, _BACKEND, "", each.role, each.locks)
+            Use(each.stamp, each, _BACKEND, each.label, each.role, each.locks)
             if each.job is None
             else Use(each.stamp, each.job, _JOB, each.job.id, each.role, each.locks)
-            for each in node.claims
+            for each in node.users
         ]
-        for drive in node.drives:
-            uses.append(Use(drive.stamp, drive, _BACKEND, drive.label, "root", _claim(drive)))
-        for above in self.users(node):
+        for above in node.parents:
             for role, below in above.roles:
                 if below is node:
                     needs = self._needs(above, role, node, wanted[above])
@@ -1147,8 +1153,8 @@ class Blocks:
             if each.job is not None
         ]
         reasons += (
-            (each.stamps["_backing"], f"node is used as backing hd of '{each.name}'")
-            for each in self.users(node)
+            (each.stamps["backing"], f"node is used as backing hd of '{each.name}'")
+            for each in node.parents
             if each.backing is node
         )
         if reasons:
@@ -1188,7 +1194,7 @@ class Blocks:
         self.check_free(node)
         if not node.owned:
             raise QMPError(f"Node {name} is not owned by the monitor")
-        if self.users(node):
+        if node.parents:
             raise QMPError(f"Block device {name} is in use")
         node.owned = False
         await self.collect(node)
@@ -1201,9 +1207,9 @@ class Blocks:
         todo = [*nodes]
         while todo:
             at = todo.pop()
-            if at is None or at.owned or at.holds or at.claims or at.drives:
+            if at is None or at.owned or at.holds or at.users:
                 continue
-            if self.users(at) or self._nodes.get(at.name) is not at:
+            if at.parents or self._nodes.get(at.name) is not at:
                 continue
             del self._nodes[at.name]
             if at.group is not None:
@@ -1233,10 +1239,10 @@ class Blocks:
                 claim.move(new)
         # What the new one stands on stays below it.
         kept = {new, *new.lower()}
-        for each in self.users(old):
+        for each in old.parents:
             for role, below in each.roles if each not in kept else ():
                 if below is old:
-                    setattr(each, each.link(role)[1:], new)
+                    setattr(each, each.link(role), new)
         self.rename(old, new)
 
     def put_above(self, node: Node, driver: str, name: str | None, target: Node | None) -> Node:
@@ -1290,7 +1296,7 @@ class Blocks:
         while todo:
             at = todo.pop()
             at.filename = _filename(at)
-            todo += self.users(at)
+            todo += at.parents
 
     async def resize(self, args: JSONObject) -> None:
         """`block_resize`: the file behind a raw node has another size, or a qcow2 image is longer.
@@ -1317,7 +1323,7 @@ class Blocks:
         todo = [] if self.compat is Compat.V10_0 else [*sizes]
         while todo:
             at = todo.pop()
-            for each in self.users(at):
+            for each in at.parents:
                 follows = each.header is None and each.length is None and not each.offset
                 if follows and each not in sizes:
                     each.size = at.size
@@ -1435,7 +1441,7 @@ class _Storing:
         from memd.standin.qcow2_bitmaps import Kept
 
         self.node = node
-        self._fd = -1 if node.file is None else node.file.fd
+        self._fd = node.file_fd
         self.bitmaps = [
             each
             for each in reversed(node.bitmaps.values())
@@ -1583,18 +1589,6 @@ def check_depth(node: Node, overlays: int = 0) -> None:
             level = {each for at in level for each in getattr(at, following)}
     if depth > _DEEPEST:
         raise QMPError(f"memd has no more than {_DEEPEST} block nodes one below another")
-
-
-def _claims(node: Node) -> Iterator[Locks]:
-    """What each user of a node does and denies, other nodes excepted."""
-    for claim in node.claims:
-        yield claim.locks
-    for drive in node.drives:
-        yield _claim(drive)
-
-
-def _claim(drive: Drive) -> Locks:
-    return {READ, *drive.denies, *((WRITE,) if drive.writes else ())}
 
 
 def _lock(changed: dict[Node, Locks]) -> None:

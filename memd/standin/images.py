@@ -389,7 +389,7 @@ class Images:
             if pivots and active:
                 nodes.keep()
             nodes.finish()
-            for overlay in [each for each in self._blocks.users(top) if each.backing is top]:
+            for overlay in [each for each in top.parents if each.backing is top]:
                 await self._set_backing(overlay, base, args.get("backing-file"))
             if pivots and active:
                 self._blocks.replace(top, base)

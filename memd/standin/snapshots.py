@@ -352,9 +352,7 @@ def _changing(node: Node, work: Callable[..., object], *more: object) -> Callabl
         work: is given the image's file, its header, and what else there is.
     """
     image = _image(node)
-    file = image.file
-    assert file is not None
-    fd = file.fd
+    fd = image.file_fd
 
     def run() -> None:
         try:
