@@ -160,8 +160,8 @@ def _info_version(daemon: Daemon, args: JSONObject) -> list[str]:
     return [f"{major}.{minor}.{micro}memd {__version__}"]
 
 
-def _info_status(daemon: Daemon, args: JSONObject) -> list[str]:
-    state = daemon.run_state
+def _status(told: JSONObject) -> list[str]:
+    state = told["status"]
     detail = f" ({state})" if state not in ("running", "paused") else ""
     return [f"VM status: {'running' if state == 'running' else 'paused'}{detail}"]
 
@@ -189,9 +189,9 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
 
 
-def _info_memory_devices(daemon: Daemon, args: JSONObject) -> list[str]:
+def _memory_devices(rows: list[JSON]) -> list[str]:
     lines = []
-    for row in daemon.machine.devices():
+    for row in rows:
         data = row["data"]
         lines.append(f'Memory device [{row["type"]}]: "{data.get("id", "")}"')
         lines += [f"  {line}" for line in _memory_device(data)]
@@ -217,13 +217,8 @@ _MEMORY_DEVICE = (
 """The members of a memory device that are told, in this order."""
 
 
-def _info_memory_size_summary(daemon: Daemon, args: JSONObject) -> list[str]:
-    summary = daemon.machine.memory_summary()
+def _memory_size_summary(summary: JSONObject) -> list[str]:
     return [f"{kind} memory: {summary[f'{kind}-memory']}" for kind in ("base", "plugged")]
-
-
-def _info_name(daemon: Daemon, args: JSONObject) -> list[str]:
-    return [] if daemon.config.name is None else [daemon.config.name]
 
 
 def _of_standin(place: str) -> Act:
@@ -231,8 +226,13 @@ def _of_standin(place: str) -> Act:
     return lambda daemon, args: attrgetter(place)(standin_of(daemon))(args)
 
 
-def _info_kvm(daemon: Daemon, args: JSONObject) -> list[str]:
-    return [f"kvm support: {'enabled' if daemon.accel == 'kvm' else 'disabled'}"]
+def _kvm(told: JSONObject) -> list[str]:
+    return [f"kvm support: {'enabled' if told['enabled'] else 'disabled'}"]
+
+
+def _of_query(command: str, lines: Callable[[Any], list[str]]) -> Act:
+    """What the lines of a word are, from the answer of a query of QMP."""
+    return lambda daemon, args: lines(_run(daemon, command, {}))
 
 
 _Entry = tuple[str, str, str, Act | str]
@@ -314,31 +314,46 @@ _ENTRIES: tuple[_Entry, ...] = (
 _COMMANDS = {name: entry for entry in _ENTRIES for name in entry[0].split("|")}
 
 _SUBJECTS: tuple[_Entry, ...] = (
-    ("balloon", "", "show balloon information", hmp_info.info_balloon),
+    ("balloon", "", "show balloon information", _of_query("query-balloon", hmp_info.balloon)),
     ("block", "nodes:-n,verbose:-v,device:B?", "show the block devices", hmp_info.info_block),
-    ("block-jobs", "", "show the block jobs", hmp_registers.info_block_jobs),
+    (
+        "block-jobs",
+        "",
+        "show the block jobs",
+        _of_query("query-block-jobs", hmp_registers.block_jobs),
+    ),
     ("blockstats", "", "show statistics of drives", hmp_registers.info_blockstats),
-    ("chardev", "", "show the character devices", hmp_info.info_chardev),
-    ("cpus", "", "show infos for each CPU", hmp_info.info_cpus),
+    ("chardev", "", "show the character devices", _of_query("query-chardev", hmp_info.chardevs)),
+    ("cpus", "", "show infos for each CPU", _of_query("query-cpus-fast", hmp_info.cpus)),
     ("history", "", "show what was typed before", lambda daemon, args: []),
     (
         "hotpluggable-cpus",
         "",
         "Show information about hotpluggable CPUs",
-        hmp_info.info_hotpluggable_cpus,
+        _of_query("query-hotpluggable-cpus", hmp_info.hotpluggable_cpus),
     ),
-    ("dirty_rate", "", "show the rate of dirtied memory", hmp_registers.info_dirty_rate),
-    ("dump", "", "show the state of a dump", hmp_registers.info_dump),
+    (
+        "dirty_rate",
+        "",
+        "show the rate of dirtied memory",
+        _of_query("query-dirty-rate", hmp_registers.dirty_rate),
+    ),
+    ("dump", "", "show the state of a dump", _of_query("query-dump", hmp_registers.dump)),
     ("iothreads", "", "show iothreads", hmp_info.info_iothreads),
-    ("kvm", "", "show KVM information", _info_kvm),
+    ("kvm", "", "show KVM information", _of_query("query-kvm", _kvm)),
     ("memdev", "", "show memory backends", _info_memdev),
-    ("memory-devices", "", "show memory devices", _info_memory_devices),
+    (
+        "memory-devices",
+        "",
+        "show memory devices",
+        _of_query("query-memory-devices", _memory_devices),
+    ),
     (
         "memory_size_summary",
         "",
         "show the amount of initially allocated and present hotpluggable (if enabled) memory in"
         " bytes.",
-        _info_memory_size_summary,
+        _of_query("query-memory-size-summary", _memory_size_summary),
     ),
     ("network", "", "show the network state", hmp_info.info_network),
     ("numa", "", "show NUMA information", hmp_info.info_numa),
@@ -347,7 +362,7 @@ _SUBJECTS: tuple[_Entry, ...] = (
         "migrate_capabilities",
         "",
         "show the capabilities of migration",
-        hmp_info.info_migrate_capabilities,
+        _of_query("query-migrate-capabilities", hmp_info.migrate_capabilities),
     ),
     (
         "migrate_parameters",
@@ -355,20 +370,35 @@ _SUBJECTS: tuple[_Entry, ...] = (
         "show the parameters of migration",
         hmp_info.info_migrate_parameters,
     ),
-    ("mice", "", "show which mouse receives events", hmp_registers.info_mice),
-    ("name", "", "show the current VM name", _info_name),
+    ("mice", "", "show which mouse receives events", _of_query("query-mice", hmp_registers.mice)),
+    (
+        "name",
+        "",
+        "show the current VM name",
+        _of_query("query-name", lambda told: [*told.values()]),
+    ),
     ("opcount", "", "show a count of instructions", lambda daemon, args: [idle.NO_PROFILER]),
     ("pci", "", "show PCI info", hmp_info.info_pci),
     ("qom-tree", "path:s?", "show QOM composition tree", hmp_info.info_qom_tree),
     ("ramblock", "", "show the RAM blocks of backends", hmp_info.info_ramblock),
     ("snapshots", "", "show the internal snapshots", hmp_info.info_snapshots),
-    ("status", "", "show the current VM status (running|paused)", _info_status),
-    ("tpm", "", "show the TPM", hmp_registers.info_tpm),
-    ("uuid", "", "show the current VM UUID", lambda daemon, _args: [daemon.config.uuid]),
+    (
+        "status",
+        "",
+        "show the current VM status (running|paused)",
+        _of_query("query-status", _status),
+    ),
+    ("tpm", "", "show the TPM", _of_query("query-tpm", hmp_registers.tpm)),
+    ("uuid", "", "show the current VM UUID", _of_query("query-uuid", lambda told: [told["UUID"]])),
     ("version", "", "show the version of QEMU", _info_version),
-    ("virtio", "", "show the virtio devices", hmp_registers.info_virtio),
-    ("vm-generation-id", "", "show the generation id", hmp_registers.info_vm_generation_id),
-    ("vnc", "", "show the VNC display", hmp_registers.info_vnc),
+    ("virtio", "", "show the virtio devices", _of_query("x-query-virtio", hmp_registers.virtio)),
+    (
+        "vm-generation-id",
+        "",
+        "show the generation id",
+        _of_query("query-vm-generation-id", lambda told: [told["guid"]]),
+    ),
+    ("vnc", "", "show the VNC display", _of_query("query-vnc-servers", hmp_registers.vnc)),
 )
 
 _INFO = {entry[0]: entry for entry in _SUBJECTS}

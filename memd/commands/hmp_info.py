@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from memd.commands import chardev, device, migration, probing, qom
+from memd.commands import qom
 from memd.commands.daemon import Daemon, standin_of
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -31,9 +31,9 @@ def check_text(size: int) -> None:
         raise QMPError(f"there are more than {MOST_TEXT} characters to tell")
 
 
-def info_balloon(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info balloon`."""
-    return [f"balloon: actual={device.query_balloon(daemon, {})['actual'] // _MIB}"]
+def balloon(told: JSONObject) -> list[str]:
+    """`info balloon`, of the answer of `query-balloon`."""
+    return [f"balloon: actual={told['actual'] // _MIB}"]
 
 
 async def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -232,9 +232,8 @@ _RAM = (
 )
 
 
-def info_migrate_capabilities(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info migrate_capabilities`."""
-    rows = migration.query_migrate_capabilities(daemon, {})
+def migrate_capabilities(rows: list[JSON]) -> list[str]:
+    """`info migrate_capabilities`, of the answer of `query-migrate-capabilities`."""
     return [f"{row['capability']}: {'on' if row['state'] else 'off'}" for row in rows]
 
 
@@ -307,16 +306,15 @@ _PARAMETERS_11_1 = {
 }
 
 
-def info_chardev(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info chardev`."""
-    rows = chardev.query_chardev(daemon, {})
+def chardevs(rows: list[JSON]) -> list[str]:
+    """`info chardev`, of the answer of `query-chardev`."""
     return [f"{row['label']}: filename={row['filename']}" for row in rows]
 
 
-def info_cpus(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info cpus`."""
+def cpus(rows: list[JSON]) -> list[str]:
+    """`info cpus`, of the answer of `query-cpus-fast`."""
     lines = []
-    for row in probing.query_cpus_fast(daemon, {}):
+    for row in rows:
         mark = " " if row["cpu-index"] else "*"
         line = f"{mark} CPU #{row['cpu-index']}: thread_id={row['thread-id']}"
         if "qom-type" in row:
@@ -337,10 +335,10 @@ def info_iothreads(daemon: Daemon, args: JSONObject) -> list[str]:
     return lines
 
 
-def info_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info hotpluggable-cpus`."""
+def hotpluggable_cpus(rows: list[JSON]) -> list[str]:
+    """`info hotpluggable-cpus`, of the answer of `query-hotpluggable-cpus`."""
     lines = ["Hotpluggable CPUs:"]
-    for row in probing.query_hotpluggable_cpus(daemon, {}):
+    for row in rows:
         lines += [f'  type: "{row["type"]}"', f'  vcpus_count: "{row["vcpus-count"]}"']
         if "qom-path" in row:
             lines.append(f'  qom_path: "{row["qom-path"]}"')
@@ -361,9 +359,10 @@ def info_network(daemon: Daemon, args: JSONObject) -> list[str]:
 def info_numa(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info numa`."""
     # Only a machine has CPUs: a daemon without one does not load its types.
-    from memd.devices.machine_object import cpus
+    from memd.devices import machine_object
 
     config = daemon.machine.config
+    cpus = machine_object.cpus(daemon.tree)
     sizes = {}
     for node in config.numa_nodes:
         backend = daemon.tree.objects.get((node.memdev or "").rpartition("/")[2])
@@ -377,7 +376,7 @@ def info_numa(daemon: Daemon, args: JSONObject) -> list[str]:
             plugged[at] += row["data"]["size"]
     lines = [f"{len(sizes)} nodes"]
     for number, size in sizes.items():
-        there = [str(c.number) for c in cpus(daemon.tree) if c.props.get("node-id", 0) == number]
+        there = [str(c.number) for c in cpus if c.props.get("node-id", 0) == number]
         lines.append(" ".join([f"node {number} cpus:", *there]))
         lines.append(f"node {number} size: {(size + plugged[number]) // _MIB} MB")
         lines.append(f"node {number} plugged: {plugged[number] // _MIB} MB")

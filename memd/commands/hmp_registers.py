@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from memd.commands.daemon import Daemon, standin_of
 from memd.compat import Compat
@@ -29,10 +28,10 @@ _KINDS = {
 """What devices are called that are not called as their types."""
 
 
-def info_block_jobs(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info block-jobs`."""
+def block_jobs(jobs: list[JSON]) -> list[str]:
+    """`info block-jobs`, of the answer of `query-block-jobs`."""
     lines = []
-    for job in standin_of(daemon).images.jobs.query_block():
+    for job in jobs:
         what = f"Type {job['type']}, device" if job["type"] != "stream" else "Streaming device"
         lines.append(
             f"{what} {job['device']}: Completed {job['offset']} of {job['len']} bytes,"
@@ -65,9 +64,8 @@ def _table(stats: JSONObject) -> Iterator[str]:
     yield f"{'Flush:':31}{operations:>17}{time:>25}"
 
 
-def info_dirty_rate(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info dirty_rate`."""
-    told = standin_of(daemon).dirty_rate.query({})
+def dirty_rate(told: JSONObject) -> list[str]:
+    """`info dirty_rate`, of the answer of `query-dirty-rate`."""
     lines = [f"Status: {told['status']}", f"Start Time: {told['start-time']} (ms)"]
     if told["mode"] == "page-sampling":
         lines.append(f"Sample Pages: {told['sample-pages']} (per GB)")
@@ -76,9 +74,8 @@ def info_dirty_rate(daemon: Daemon, args: JSONObject) -> list[str]:
     return [*lines, f"Dirty rate: {rate}"]
 
 
-def info_dump(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info dump`."""
-    told = standin_of(daemon).dump.query()
+def dump(told: JSONObject) -> list[str]:
+    """`info dump`, of the answer of `query-dump`."""
     lines = [f"Status: {told['status']}"]
     if told["status"] == "active":
         # How much there is to be written is not known while the file is being opened.
@@ -86,10 +83,10 @@ def info_dump(daemon: Daemon, args: JSONObject) -> list[str]:
     return lines
 
 
-def info_vnc(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info vnc`."""
+def vnc(displays: list[JSON]) -> list[str]:
+    """`info vnc`, of the answer of `query-vnc-servers`."""
     lines = []
-    for display in standin_of(daemon).vnc.query_servers():
+    for display in displays:
         lines.append(f"{display['id']}:")
         for row in display["server"]:
             kind = row["family"] + " (Websocket)" * row["websocket"]
@@ -102,9 +99,8 @@ def info_vnc(daemon: Daemon, args: JSONObject) -> list[str]:
     return lines or ["None"]
 
 
-def info_mice(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info mice`."""
-    rows: list[Any] = standin_of(daemon).devices.inputs.query()
+def mice(rows: list[JSON]) -> list[str]:
+    """`info mice`, of the answer of `query-mice`."""
     return [
         f"{'*' if row['current'] else ' '} Mouse #{row['index']}: {row['name']}"
         + " (absolute)" * row["absolute"]
@@ -112,20 +108,14 @@ def info_mice(daemon: Daemon, args: JSONObject) -> list[str]:
     ] or ["No mouse devices connected"]
 
 
-def info_tpm(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info tpm`."""
+def tpm(rows: list[JSON]) -> list[str]:
+    """`info tpm`, of the answer of `query-tpm`."""
     lines = []
-    for number, row in enumerate(standin_of(daemon).tpms.query()):
+    for number, row in enumerate(rows):
         kind, its = row["options"]["type"], row["options"]["data"]
         told = "".join(f",{name}={value}" for name, value in its.items())
         lines += [f" tpm{number}: model={row['model']}", f"  \\ {row['id']}: type={kind}{told}"]
     return ["TPM device:", *lines] if lines else []
-
-
-def info_vm_generation_id(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info vm-generation-id`; raises `QMPError` where there is none."""
-    told: JSON = standin_of(daemon).devices.generation_id()
-    return [told["guid"]]
 
 
 def query_virtio(daemon: Daemon, args: JSONObject) -> list[JSON]:
@@ -147,7 +137,6 @@ def query_virtio(daemon: Daemon, args: JSONObject) -> list[JSON]:
     return rows
 
 
-def info_virtio(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info virtio`; raises `QMPError` where no device is one."""
-    rows: list[Any] = query_virtio(daemon, {})
+def virtio(rows: list[JSON]) -> list[str]:
+    """`info virtio`, of the answer of `x-query-virtio`."""
     return [f"{row['path']} [{row['name']}]" for row in rows]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import pytest
 
-from memd.commands.hmp_registers import info_dump
+from memd.commands.hmp_registers import dump as lines_of
 from memd.devices.machine import Machine
 from memd.standin.channels import Opener
 from memd.standin.dump import Dump
@@ -26,8 +25,7 @@ class Waiting:
 def test_a_dump_whose_file_is_being_opened() -> None:
     dump = Dump(cast(Machine, None))
     running = Running(dump.start({"paging": False, "protocol": "file:/f"}, cast(Opener, Waiting())))
-    daemon = cast(Any, SimpleNamespace(standin=SimpleNamespace(dump=dump)))
-    assert info_dump(daemon, {}) == ["Status: active", "Finished: 0.00 %"]
+    assert lines_of(dump.query()) == ["Status: active", "Finished: 0.00 %"]
     with pytest.raises(OSError):
         running.fail(OSError())
-    assert info_dump(daemon, {}) == ["Status: none"]
+    assert lines_of(dump.query()) == ["Status: none"]

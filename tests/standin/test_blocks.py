@@ -92,8 +92,8 @@ def test_who_stands_on_a_node_is_known_after_each_change() -> None:
     done(blocks.delete({"node-name": "n3"}))
     for node in blocks.all():
         above = [each for each in blocks.all() if node in (each.child, each.backing)]
-        assert blocks.users(node) == above
-    assert [each.name for each in blocks.users(blocks.named("n2"))] == ["overlay"]
+        assert node.parents == above
+    assert [each.name for each in blocks.named("n2").parents] == ["overlay"]
 
 
 def test_what_is_told_of_all_nodes_has_so_many_bytes_and_no_more() -> None:
