@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,6 +293,35 @@ def test_descriptors_go_with_what_is_sent_and_stay_nowhere(
     # Its connection, for that of the one that left.
     while len(os.listdir(f"/proc/{server.pid}/fd")) != before:
         other.execute("query-name")
+
+
+def test_descriptors_of_an_answer_to_a_client_that_was_disconnected_are_closed(
+    server: Server, connect: Connect, tmp_path: Path
+) -> None:
+    other, client = connect(), connect(negotiate=False)
+    memory = {
+        "qom-type": "memory-backend-file",
+        "id": "m0",
+        "size": 4096,
+        "mem-path": f"{tmp_path}/m0",
+        "share": True,
+    }
+    assert other.execute("object-add", memory) == {"return": {}}
+    before = len(os.listdir(f"/proc/{server.pid}/fd"))
+    # Exporting a file takes a thread; what is asked out of band meanwhile ends the connection.
+    server.fault(command="query-yank", disconnect="after")
+    client.send(b'{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}')
+    assert client.read() == {"return": {}}
+    client.send(
+        b'{"execute": "x-memdev-export", "arguments": {"id": "m0"}}{"exec-oob": "query-yank"}'
+    )
+    assert "return" in client.read()
+    assert client.at_end()
+    # It is exported all the same.
+    while other.execute("x-memdev-stat", {"id": "m0"})["return"][0]["exports"] != 1:
+        pass
+    open_now = settle(lambda: len(os.listdir(f"/proc/{server.pid}/fd")), lambda now: now < before)
+    assert open_now == before - 1
 
 
 def test_the_kernel_tells_what_was_not_read() -> None:
