@@ -157,16 +157,10 @@ async def dump_guest_memory(daemon: Daemon, session: Session, args: JSONObject) 
 
 def query_cpu_model_expansion(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-cpu-model-expansion`: what a model comes to, with what is changed about it."""
+    from memd.standin.cpu_features import expansion
+
     model = args["model"]
-    kind = _section(daemon, "expansions")[args["type"]]
-    known = kind["models"].get(model["name"])
-    if known is None:
-        raise QMPError(f"The CPU type '{model['name']}' is not a recognized CPU type")
-    if "error" in known:
-        raise QMPError(known["error"]["desc"], known["error"]["class"])
-    gone = set(known["unset"])
-    props = {name: value for name, value in kind["base"].items() if name not in gone}
-    props.update(known["set"])
+    model_name, props = expansion(standin_of(daemon).catalogue, args["type"], model["name"])
     changed = model.get("props", {})
     if type(changed) is not dict:
         raise QMPError("Invalid parameter type for 'model.props', expected: object")
@@ -178,7 +172,7 @@ def query_cpu_model_expansion(daemon: Daemon, args: JSONObject) -> JSON:
             expected = kinds.get(type(props[name]), "string")
             raise QMPError(f"Invalid parameter type for '{name}', expected: {expected}")
         props[name] = value
-    return {"model": {"name": known["name"], "props": props}}
+    return {"model": {"name": model_name, "props": props}}
 
 
 def query_command_line_options(daemon: Daemon, args: JSONObject) -> JSON:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from memd.errors import QMPError, refusing
 from memd.json_types import JSON, JSONObject
@@ -13,6 +13,9 @@ from memd.work import Job
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.pages.store import Store, Usage
+
+
+T = TypeVar("T")
 
 
 def store_of(daemon: Daemon) -> Store:
@@ -117,10 +120,8 @@ def _summary(usage: Usage) -> JSONObject:
 
 async def x_template_verify(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-verify`: read all of a template as it is stored."""
-    from memd.pages.progress import Progress
-
-    store, progress = store_of(daemon), Progress(args["name"])
-    found = await Job(lambda: store.verify(args["name"], progress.at), progress=progress.event)
+    name, store = args["name"], store_of(daemon)
+    found = await _with_progress(name, lambda at: store.verify(name, at))
     return {"chunks": found.chunks, "damaged": found.damaged, "repaired": found.repaired}
 
 
@@ -142,25 +143,26 @@ async def x_template_pull(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 async def _move(args: JSONObject, move: Callable[..., str]) -> JSON:
+    name, url = args["name"], args.get("url")
+    return {"source": await _with_progress(name, lambda at: move(name, url, at))}
+
+
+async def _with_progress(name: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
+    """Have a thread work on a template; it tells clients how far it is."""
     from memd.pages.progress import Progress
 
-    progress = Progress(args["name"])
-    source = await Job(
-        lambda: move(args["name"], args.get("url"), progress.at), progress=progress.event
-    )
-    return {"source": source}
+    progress = Progress(name)
+    return await Job(lambda: work(progress.at), progress=progress.event)
 
 
 async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-export`: a template's memory as a file."""
     from memd.hostmem.paths import encode_path
     from memd.hostmem.save import NewFile, save_new
-    from memd.pages.progress import Progress
 
-    store, name, progress = store_of(daemon), args["name"], Progress(args["name"])
-    host = daemon.tree.host
+    store, name, host = store_of(daemon), args["name"], daemon.tree.host
 
-    def work() -> None:
+    def work(at: Callable[[int, int], None]) -> None:
         paths = [encode_path(args[key]) for key in ("filename", "devices") if key in args]
         if len(set(map(os.path.realpath, paths))) < len(paths):
             raise QMPError("the memory and the devices can't be one file")
@@ -170,7 +172,7 @@ async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
                 raise QMPError(f"template '{name}' has no devices")
 
             def fill(put: Callable[[int, bytes], None]) -> None:
-                for offset, data in template.pieces(progress.at):
+                for offset, data in template.pieces(at):
                     put(offset, data)
 
             new = [NewFile(args["filename"], template.size, fill)]
@@ -180,5 +182,5 @@ async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
                 new.insert(0, first)
             save_new(host, name, *new)
 
-    await Job(work, progress=progress.event)
+    await _with_progress(name, work)
     return {}

@@ -15,18 +15,26 @@ from memd.json_types import JSONObject
 from memd.qom import INTERFACE, ObjectType, Property
 from memd.qom.machine import SPCR, Row
 
+_OEM_TABLE_ID: Row = (
+    "x-oem-table-id",
+    "string",
+    "BXPC    ",
+    "Override the default value of field OEM Table ID in ACPI table header."
+    "The string may be up to 8 bytes in size",
+)
+_OEM_ID: Row = (
+    "x-oem-id",
+    "string",
+    "BOCHS ",
+    "Override the default value of field OEMID in ACPI table header."
+    "The string may be up to 6 bytes in size",
+)
 _X86: tuple[Row, ...] = (
     ("smm", "OnOffAuto", "auto", "Enable SMM"),
     ("acpi", "OnOffAuto", "auto", "Enable ACPI"),
     ("pit", "OnOffAuto", "auto", "Enable i8254 PIT"),
     ("pic", "OnOffAuto", "auto", "Enable i8259 PIC"),
-    (
-        "x-oem-table-id",
-        "string",
-        "BXPC    ",
-        "Override the default value of field OEM Table ID in ACPI table header."
-        "The string may be up to 8 bytes in size",
-    ),
+    _OEM_TABLE_ID,
     (
         "bus-lock-ratelimit",
         "uint64_t",
@@ -34,14 +42,9 @@ _X86: tuple[Row, ...] = (
         "Set the ratelimit for the bus locks acquired in VMs",
     ),
     ("sgx-epc", "SgxEPC", [], "SGX EPC device"),
-    (
-        "x-oem-id",
-        "string",
-        "BOCHS ",
-        "Override the default value of field OEMID in ACPI table header."
-        "The string may be up to 6 bytes in size",
-    ),
+    _OEM_ID,
 )
+_ENTRY_POINT = ("smbios-entry-point-type", "str", "auto", "SMBIOS Entry Point type [32, 64]")
 _PC: tuple[Row, ...] = (
     ("max-fw-size", "size", 8 << 20, "Maximum combined firmware size"),
     ("default-bus-bypass-iommu", "bool", False, None),
@@ -49,7 +52,7 @@ _PC: tuple[Row, ...] = (
     ("vmport", "OnOffAuto", "auto", "Enable vmport (pc & q35)"),
     ("i8042", "bool", True, "Enable/disable Intel 8042 PS/2 controller emulation"),
     ("hpet", "bool", True, "Enable/disable high precision event timer emulation"),
-    ("smbios-entry-point-type", "str", "auto", "SMBIOS Entry Point type [32, 64]"),
+    _ENTRY_POINT,
     ("max-ram-below-4g", "size", 0, "Maximum ram below the 4G boundary (32bit boundary)"),
     ("smbus", "bool", True, "Enable/disable system management bus"),
 )
@@ -78,11 +81,12 @@ _HMAT: Row = (
     False,
     "Set on/off to enable/disable ACPI Heterogeneous Memory Attribute Table (HMAT)",
 )
+_SPEAKER: Row = ("pcspk-audiodev", "str", "", "ID of an audiodev to use as a backend")
 _OWN: tuple[Row, ...] = (
     *_NVDIMM,
     ("cxl", "bool", False, "Set on/off to enable/disable CXL instantiation"),
     ("cxl-fmw", "CXLFixedMemoryWindow", [], "CXL Fixed Memory Windows (array)"),
-    ("pcspk-audiodev", "str", "", "ID of an audiodev to use as a backend"),
+    _SPEAKER,
     _HMAT,
 )
 _I440FX: tuple[Row, ...] = (
@@ -127,7 +131,7 @@ _VIRT: tuple[Row, ...] = (
         "Set on/off to enable/disable emulating a guest CPU which implements the"
         " ARM Memory Tagging Extension",
     ),
-    _X86[4],
+    _OEM_TABLE_ID,
     (
         "dtb-randomness",
         "bool",
@@ -181,7 +185,7 @@ _VIRT: tuple[Row, ...] = (
         True,
         "Set on/off to enable/disable using physical address space above 32 bits",
     ),
-    _X86[7],
+    _OEM_ID,
     ("its", "bool", True, "Set on/off to enable/disable ITS instantiation"),
     (
         "virtualization",
@@ -320,7 +324,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
             properties=(
                 *x86,
                 *_NVDIMM,
-                _OWN[-2],
+                _SPEAKER,
                 _HMAT,
                 *spcr,
             ),
@@ -350,12 +354,6 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
             properties=_VIRT,
         ),
     )
-
-
-def _with(rows: tuple[Row, ...], *others: Row) -> tuple[Row, ...]:
-    """Rows, of which some have another value."""
-    changed = {row[0]: row for row in others}
-    return tuple(changed.get(row[0], row) for row in rows)
 
 
 _FAMILIES = {"pc-q35-": "q35", "pc-i440fx-": "pc"}
@@ -410,7 +408,8 @@ def _recorded(row: JSONObject, known: Iterable[MachineKind]) -> MachineKind | No
     properties = each.properties
     for before, value in _ENTRY_POINTS[::-1]:
         if release and release < before:
-            properties = _with(properties, (_PC[6][0], _PC[6][1], value, _PC[6][3]))
+            changed = (*_ENTRY_POINT[:2], value, _ENTRY_POINT[3])
+            properties = tuple(changed if row is _ENTRY_POINT else row for row in each.properties)
     return each._replace(
         name=name,
         most_cpus=row["cpu-max"],

@@ -20,6 +20,9 @@ from memd.qom import ObjectType, Property, Tree
 from memd.qom.machine import MachineObject, stored
 from memd.work import Event
 
+More = Callable[[str], Mapping[str, Property]] | None
+"""Gives the properties of a type of CPUs that are the same for all of them."""
+
 # What shares the caches l1d, l1i, l2 and l3 of every model of x86.
 _CPU_CACHES = ("core", "core", "core", "die")
 
@@ -134,9 +137,9 @@ class _CPUType(ObjectType):
         name: str,
         device: ObjectType,
         properties: Iterable[Property],
-        more: Callable[[str], Mapping[str, Property]] | None,
+        more: More,
     ) -> None:
-        self._more: Callable[[str], Mapping[str, Property]] | None = None
+        self._more: More = None
         super().__init__(name, device, properties=properties)
         self._more = more
 
@@ -161,7 +164,7 @@ def _cpu_type(
     kind: MachineKind,
     device: ObjectType,
     name: str,
-    more: Callable[[str], Mapping[str, Property]] | None,
+    more: More,
 ) -> ObjectType:
     def place(level: str) -> Property:
         return Property(level, "int32", get=lambda cpu: cpu.props.get(level, 0))
@@ -181,7 +184,7 @@ def add_cpus(
     tree: Tree,
     kind: MachineKind,
     config: MachineConfig,
-    more: Callable[[str], Mapping[str, Property]] | None = None,
+    more: More = None,
 ) -> None:
     """Make the CPUs that the machine begins with; `set_machine` has made it.
 

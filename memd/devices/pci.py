@@ -174,8 +174,12 @@ def vectors(asked: int) -> int:
     return asked if asked <= _MAX_VECTORS else 0
 
 
-def interrupt_regions(count: int) -> tuple[tuple[str, int, int, str], ...]:
-    """The regions for interrupt vectors: name, bytes, address in the container, container."""
+Regions = tuple[tuple[str, int, int, str], ...]
+"""Regions of a device: name, bytes, address in the container, and that one's name."""
+
+
+def interrupt_regions(count: int) -> Regions:
+    """The regions for interrupt vectors."""
     if not count:
         return ()
     table = 16 * count

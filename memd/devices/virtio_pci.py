@@ -18,6 +18,7 @@ from memd.devices.machine import Device, Machine, MemoryDevice
 from memd.devices.pci import (
     ANY_VECTORS,
     PciDevice,
+    Regions,
     check_modes,
     check_rom_and_index,
     interrupt_regions,
@@ -31,8 +32,8 @@ from memd.work import Command, Events
 
 _ALL = (1 << 64) - 1
 
-# The regions of the PCI half: name, bytes, address in the container, and that one's name.
-_REGIONS: tuple[tuple[str, int, int, str], ...] = (
+# Those of the PCI half.
+_REGIONS: Regions = (
     ("bus master container", _ALL, 0, ""),
     ("bus master", _ALL, 0, "bus master container"),
     ("virtio-pci", 16384, 0, ""),
@@ -186,7 +187,7 @@ class VirtioPci(PciDevice, MemoryDevice):
         self.realized = self.virtio.realized = True
         self.virtio.hotplugged = self.hotplugged
 
-    def _add_regions(self, rows: tuple[tuple[str, int, int, str], ...]) -> None:
+    def _add_regions(self, rows: Regions) -> None:
         half = self.virtio.qom_type.name
         for name, size, addr, container in rows:
             region = MemoryRegion(self.tree, size)

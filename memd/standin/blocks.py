@@ -1369,10 +1369,8 @@ class Blocks:
             if size > file.size:
                 raise QMPError("Cannot grow device files")
 
-        try:
+        with refusing("Could not resize file"):
             await Job(work, on=waits_for([file]))
-        except OSError as error:
-            raise QMPError(f"Could not resize file: {error.strerror}") from None
         return sizes
 
     async def nodes(self, args: JSONObject) -> Encoded:

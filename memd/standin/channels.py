@@ -77,32 +77,34 @@ def address(args: JSONObject, compat: Compat) -> Address:
 
 
 def _parse(uri: str, compat: Compat) -> Address:
-    kind, _, rest = uri.partition(":")
-    if kind == "exec" and _:
+    kind, colon, rest = uri.partition(":")
+    if not colon:
+        raise QMPError(f"unknown migration protocol: {uri}")
+    if kind == "exec":
         return {"transport": "exec", "args": ["/bin/sh", "-c", rest]}
-    if kind == "file" and _:
+    if kind == "file":
         name, comma, offset = rest.partition(",offset=")
         number = parse_size(offset) if comma else 0
         if number is None:
             code = errno.ERANGE if _TOO_FAR.fullmatch(offset) else errno.EINVAL
             raise QMPError(f"file URI has bad offset {offset}: {os.strerror(code)}")
         return {"transport": "file", "filename": name, "offset": number}
-    if kind == "unix" and _:
+    if kind == "unix":
         if not rest:
             raise QMPError("invalid Unix socket address")
         return {"transport": "socket", "type": "unix", "path": rest}
-    if kind == "fd" and _:
+    if kind == "fd":
         if not rest:
             raise QMPError("invalid file descriptor address")
         return {"transport": "socket", "type": "fd", "str": rest}
-    if kind == "vsock" and _:
+    if kind == "vsock":
         pair = _VSOCK.fullmatch(rest)
         if pair is None:
             raise QMPError(f"error parsing address '{rest}'")
         if pair[3]:
             raise QMPError(f"trailing characters in address '{rest}'")
         return {"transport": "socket", "type": "vsock", "cid": pair[1], "port": pair[2]}
-    if kind in ("tcp", "rdma") and _:
+    if kind in ("tcp", "rdma"):
         found = _INET.fullmatch(rest)
         if found is None:
             what = "address"

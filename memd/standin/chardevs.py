@@ -15,7 +15,14 @@ from contextlib import contextmanager
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Protocol
 
-from memd.errors import NoDescriptorError, QMPError, check_length, refusing, reset_meanwhile
+from memd.errors import (
+    NoDescriptorError,
+    QMPError,
+    check_length,
+    prefixed,
+    refusing,
+    reset_meanwhile,
+)
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.paths import FDSETS, Made, create_path, encode_path, new_entry, open_path
 from memd.hostmem.sockets import (
@@ -108,15 +115,16 @@ class Registered(ChardevObject):
 class _Opened:
     """The files and sockets that were opened for a device that is being made."""
 
+    made: Made | None = None
+    filename: str | None = None
+    addr: JSON = None
+    on = ELSEWHERE
+    connection: int | None = None
+    ends: tuple[str, str] | None = None
+
     def __init__(self) -> None:
         self.fds: list[int] = []
         self.copies: dict[str, Copy] = {}
-        self.made: Made | None = None
-        self.filename: str | None = None
-        self.addr: JSON = None
-        self.on = ELSEWHERE
-        self.connection: int | None = None
-        self.ends: tuple[str, str] | None = None
 
     def connected(self, sock: socket.socket) -> None:
         """It is connected by this socket."""
@@ -171,10 +179,8 @@ class Chardevs:
         id = args["id"]
         if self.find(id) is not None or id in self._making:
             raise QMPError(f"Chardev with id '{id}' already exists")
-        try:
+        with prefixed(f"Failed to add chardev '{id}': "):
             return await self.make(args, take_fd)
-        except QMPError as error:
-            raise QMPError(f"Failed to add chardev '{id}': {error.desc}") from None
 
     async def make(self, args: JSONObject, take_fd: TakeFd) -> JSON:
         """The same, of which the reason alone is told where it can't be."""

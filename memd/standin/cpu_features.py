@@ -145,12 +145,28 @@ def _names_of(name: str, values: JSONObject) -> list[str]:
 
 
 def _expanded(catalogue: Catalogue, model: str) -> JSONObject:
-    """What a model comes to; empty for one that is not known."""
-    kind = catalogue.section("expansions")["full"]
-    known = kind["models"].get(model)
-    if known is None or "error" in known:
+    """What a CPU of a model has; empty for one that is not known."""
+    try:
+        _name, values = expansion(catalogue, "full", model)
+    except QMPError:
         return {}
-    values = {**kind["base"], **known["set"], **_OF_CPUS}
-    for each in known["unset"]:
-        values.pop(each, None)
-    return values
+    return values | _OF_CPUS
+
+
+def expansion(catalogue: Catalogue, kind: str, model: str) -> tuple[str, JSONObject]:
+    """What a model comes to, and its name then.
+
+    Args:
+        kind: "full" or "static".
+
+    Raises:
+        QMPError: it is not known, or could not be expanded.
+    """
+    told = catalogue.section("expansions")[kind]
+    known = told["models"].get(model)
+    if known is None:
+        raise QMPError(f"The CPU type '{model}' is not a recognized CPU type")
+    if "error" in known:
+        raise QMPError(known["error"]["desc"], known["error"]["class"])
+    values = told["base"] | known["set"]
+    return known["name"], {each: values[each] for each in values if each not in known["unset"]}

@@ -21,7 +21,7 @@ from memd.devices.machine_object import CPU
 from memd.devices.parts import parts_of
 from memd.devices.pci import GuestsPciDevice, PciDevice
 from memd.devices.placeholders import has_balloon
-from memd.errors import QMPError
+from memd.errors import QMPError, prefixed
 from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import Visit, visit_bool, visit_int32, visit_str
@@ -675,12 +675,8 @@ class Devices:
         chardev = self._chardevs.find(id)
         if chardev is None:
             raise QMPError(f"Property '{owner}.{name}' can't find value '{id}'")
-        try:
+        with prefixed(f"Property '{owner}.{name}' can't take value '{id}': "):
             chardev.use()
-        except QMPError as error:
-            raise QMPError(
-                f"Property '{owner}.{name}' can't take value '{id}': {error.desc}"
-            ) from None
         chardev.opened = device.qom_type.name != _GUESTS_PORT
         if owner in _SERIAL_PORTS:
             self._chardevs.changeable.add(chardev)

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from memd.compat import Compat
-from memd.errors import QMPError, refusing
+from memd.errors import QMPError, prefixed, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.paths import encode_path, open_path
 from memd.json_types import JSONObject
@@ -98,7 +98,5 @@ def _check_local(options: JSONObject) -> None:
         for name, value in options.items()
         if name.startswith("throttling.")
     }
-    try:
+    with prefixed("invalid throttle configuration: "):
         check_limits(NO_LIMITS | limits)
-    except QMPError as error:
-        raise QMPError(f"invalid throttle configuration: {error.desc}") from None
