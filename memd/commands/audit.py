@@ -128,9 +128,7 @@ class Audit:
         """Write what waits, if it is taken by now, and close the sink. May wait."""
         if not self._writing:
             count, too_long, _failed = _write(self._sink, tuple(self._held))
-            for _ in range(count):
-                self._held.popleft()
-            self._lost += too_long
+            self._drop(count, too_long)
         if self._held or self._lost:
             self._warn("%d audit records are lost", len(self._held) + self._lost)
         self._held.clear()
@@ -164,13 +162,24 @@ class Audit:
         if len(self._held) >= MOST_HELD:
             self._lost += 1
             return written
-        if self._lost:
-            self._held.append({"lost": self._lost})
-            self._lost = 0
+        self._tell_lost()
         self._held.append(record)
         if not self._waiting:
             self._write_held()
         return written
+
+    def _drop(self, count: int, too_long: int) -> None:
+        """Wait no more with so many records, of which some are too long ever to be written."""
+        for _ in range(count):
+            self._held.popleft()
+        self._lost += too_long
+
+    def _tell_lost(self) -> bool:
+        """Have a record say how many are lost, if any are."""
+        lost, self._lost = self._lost, 0
+        if lost:
+            self._held.append({"lost": lost})
+        return lost > 0
 
     def _write_held(self) -> None:
         """Write what waits, as much of it as is taken."""
@@ -202,15 +211,10 @@ class Audit:
 
     def _took(self, count: int, too_long: int, failed: OSError | None) -> None:
         """So many of those that wait are written, or too long ever to be."""
-        for _ in range(count):
-            self._held.popleft()
-        self._lost += too_long
+        self._drop(count, too_long)
         if failed is None:
-            if self._lost:
-                self._held.append({"lost": self._lost})
-                self._lost = 0
-                if not self._sink.on:
-                    self._write_held()
+            if self._tell_lost() and not self._sink.on:
+                self._write_held()
             return
         if len(self._held) >= MOST_HELD:
             self._warn("audit records are being lost: %s", failed.strerror)

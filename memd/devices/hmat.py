@@ -18,14 +18,27 @@ _LEVELS = 3
 _MIB = 1 << 20
 
 
+class _Table:
+    """The values of one hierarchy and type.
+
+    Attributes:
+        pairs: the initiators and targets of which there are some.
+        unit: of all of them; 0 as long as there are none.
+        most: the greatest.
+    """
+
+    unit = most = 0
+
+    def __init__(self) -> None:
+        self.pairs: set[tuple[int, int]] = set()
+
+
 class Hmat:
     """The options given so far."""
 
     def __init__(self) -> None:
-        # By hierarchy and type: for which pairs there is a value, the unit and the greatest of all.
-        self._pairs: dict[tuple[str, str], set[tuple[int, int]]] = {}
-        self._units: dict[tuple[str, str], int] = {}
-        self._most: dict[tuple[str, str], int] = {}
+        # By hierarchy and type.
+        self._tables: dict[tuple[str, str], _Table] = {}
         self._known: set[tuple[int, str]] = set()
         self._caches: dict[int, dict[int, int]] = {}
 
@@ -56,9 +69,9 @@ class Hmat:
             raise QMPError(f"Missing '{what}' option")
         if other in options:
             raise QMPError(f"Invalid option '{other}' since the data type is {what}")
-        table = options["hierarchy"], options["data-type"]
-        pairs = self._pairs.setdefault(table, set())
-        if pair in pairs:
+        key = options["hierarchy"], options["data-type"]
+        table = self._tables.setdefault(key, _Table())
+        if pair in table.pairs:
             raise QMPError(
                 f"Duplicate configuration of the {what} for initiator={initiator} and"
                 f" target={target}"
@@ -68,38 +81,10 @@ class Hmat:
             between = (
                 f"{what.capitalize()} {value} between initiator={initiator} and target={target}"
             )
-            if what == "latency":
-                self._measure_latency(table, value, between)
-            else:
-                self._measure_bandwidth(table, value, between)
+            measure = _measure_latency if what == "latency" else _measure_bandwidth
+            measure(table, value, between)
             self._known.add((target, what))
-        pairs.add(pair)
-
-    def _measure_latency(self, table: tuple[str, str], value: int, between: str) -> None:
-        before = self._units.get(table)
-        if before is not None and value // before >= _TOO_FAR:
-            raise QMPError(
-                f"{between} should not differ from previously entered min or max values on more"
-                f" than {_TOO_FAR - 1}"
-            )
-        unit = 1
-        while value % (unit * 10) == 0:
-            unit *= 10
-        self._units[table] = unit if before is None else min(unit, before)
-
-    def _measure_bandwidth(self, table: tuple[str, str], value: int, between: str) -> None:
-        if value % _MIB:
-            raise QMPError(f"{between} should be 1MB aligned")
-        # The lowest bit that any of them has.
-        unit = min(value & -value, self._units.get(table, value))
-        most = max(value, self._most.get(table, 0))
-        if most // unit >= _TOO_FAR:
-            raise QMPError(
-                f"{between} should not differ from previously entered values on more than"
-                f" {_TOO_FAR - 1}"
-            )
-        self._units[table] = unit
-        self._most[table] = most
+        table.pairs.add(pair)
 
     def take_cache(self, options: JSONObject, nodes: Collection[int]) -> None:
         """Take `-numa hmat-cache`.
@@ -139,3 +124,28 @@ class Hmat:
                     f" size({smaller}) of level={level - 1}"
                 )
         caches[level] = size
+
+
+def _measure_latency(table: _Table, value: int, between: str) -> None:
+    if table.unit and value // table.unit >= _TOO_FAR:
+        raise QMPError(
+            f"{between} should not differ from previously entered min or max values on more"
+            f" than {_TOO_FAR - 1}"
+        )
+    unit = 1
+    while value % (unit * 10) == 0:
+        unit *= 10
+    table.unit = min(unit, table.unit or unit)
+
+
+def _measure_bandwidth(table: _Table, value: int, between: str) -> None:
+    if value % _MIB:
+        raise QMPError(f"{between} should be 1MB aligned")
+    # The lowest bit that any of them has.
+    unit, most = min(value & -value, table.unit or value), max(value, table.most)
+    if most // unit >= _TOO_FAR:
+        raise QMPError(
+            f"{between} should not differ from previously entered values on more than"
+            f" {_TOO_FAR - 1}"
+        )
+    table.unit, table.most = unit, most

@@ -76,19 +76,17 @@ class FaultyConnection(Connection):
 
     on_write: Callable[[bytes, tuple[int, ...]], None]
     on_end: Callable[[], None]
+    # Does the steps; None where there are none.
+    _work: Iterator[float] | None = None
+    _timer: asyncio.Handle | None = None
+    _stalled = _ended = _finishing = False
+    _missing = 0
 
     def __init__(self, *what: Any) -> None:
         super().__init__(*what)
         self._steps: deque[Step] = deque()
-        # Does the steps; None where there are none.
-        self._work: Iterator[float] | None = None
-        self._timer: asyncio.Handle | None = None
-        self._stalled = False
-        self._ended = False
-        self._finishing = False
         # Messages that are held until there are `_missing` more.
         self._gathered: list[Message] = []
-        self._missing = 0
 
     def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         self.on_write(data, fds)

@@ -107,6 +107,19 @@ class Migration:
         set_active: locks the images of the machine, or leaves them to another one.
     """
 
+    outgoing = incoming = "none"
+    _error: str | None = None
+    _incoming_error: str | None = None
+    # Whether no machine has come or was awaited yet.
+    _may_come = True
+    _channel: Channel | None = None
+    _awaited: Channel | None = None
+    _writer: Writer | None = None
+    _pause: Completion | None = None
+    _given_up = _continue = _urgent = False
+    _began = _stopped = 0.0
+    _setup = _took = _downtime = _syncs = 0
+
     def __init__(
         self,
         host: Host,
@@ -119,20 +132,7 @@ class Migration:
         self._compat = compat
         self._machine_name = "none" if host.machine_kind is None else host.machine_kind.name
         self._parameters = parameters
-        self.outgoing = self.incoming = "none"
-        self._error: str | None = None
-        self._incoming_error: str | None = None
         self._addresses: list[JSON] = []
-        # Whether no machine has come or was awaited yet.
-        self._may_come = True
-        self._channel: Channel | None = None
-        self._awaited: Channel | None = None
-        self._given_up = False
-        self._writer: Writer | None = None
-        self._pause: Completion | None = None
-        self._continue = self._urgent = False
-        self._began = self._stopped = 0.0
-        self._setup = self._took = self._downtime = self._syncs = 0
 
     # What is told
 

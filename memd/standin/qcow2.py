@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from memd.errors import QMPError
 from memd.hostmem.libc import write_at
@@ -160,8 +160,7 @@ class Header:
         encryption: how guests' data is encrypted, 0 for not.
         table: the offset of the first-level table, and its entries.
         references: the offset of the table of reference counts, and its clusters.
-        snapshots_at: the offset of the table of internal snapshots, and how many there are.
-        snapshots_range: the same, and its bytes.
+        snapshots_range: the offset of the table of internal snapshots, and its bytes.
         directory: where its bitmaps are told, if there are any that count.
         stale: whether there are some that do not count.
     """
@@ -177,13 +176,14 @@ class Header:
         if data[:4] != MAGIC:
             raise QMPError("Image is not in qcow2 format")
         fields = _HEADER.unpack(data[: _HEADER.size].ljust(_HEADER.size, b"\0"))
-        version, bits, self.size = fields[1], fields[4], fields[5]
+        _magic, version, name_at, name_length, bits, self.size, *more = fields
+        self.encryption, entries, table, references, clusters, count, at, *features = more
         if version not in (2, 3):
             raise QMPError(f"Unsupported qcow2 version {version}")
         if not 9 <= bits <= 21:
             raise QMPError(f"Unsupported cluster size: 2^{bits}")
         incompatible, compatible, autoclear, order, length = (
-            fields[13:] if version > 2 else (0, 0, 0, 4, 72)
+            features if version > 2 else (0, 0, 0, 4, 72)
         )
         if version > 2 and length < _HEADER.size:
             raise QMPError("qcow2 header too short")
@@ -194,13 +194,15 @@ class Header:
         self.version: int = version
         self.width: int = order
         self.incompatible: int = incompatible
-        self.encryption: int = fields[6]
         if incompatible & ~KNOWN:
             raise QMPError(
                 "Unsupported qcow2 feature(s): Unknown incompatible feature:"
                 f" {incompatible & ~KNOWN:x}"
             )
-        _check_tables(fields, 1 << bits)
+        self.cluster: int = 1 << bits
+        self.table: tuple[int, int] = table, entries
+        self.references: tuple[int, int] = references, clusters
+        self._check_tables(at, count)
         zstd = incompatible & 8 and data[_COMPRESSION_BYTE : _COMPRESSION_BYTE + 1] == b"\1"
         told: JSONObject = {
             "compat": "1.1" if version > 2 else "0.10",
@@ -213,25 +215,42 @@ class Header:
             told["corrupt"] = bool(incompatible & 2)
             told["extended-l2"] = bool(incompatible & EXTENDED_L2)
         self.facts: JSONObject = {
-            "cluster-size": 1 << bits,
+            "cluster-size": self.cluster,
             "format-specific": {"type": "qcow2", "data": told},
         }
-        self.cluster: int = 1 << bits
         self._length, self._autoclear = length, autoclear
-        self.table: tuple[int, int] = fields[8], fields[7]
-        self.references: tuple[int, int] = fields[9], fields[10]
-        self.snapshots_at: tuple[int, int] = fields[12], fields[11]
-        self.snapshots, end = _snapshots(fd, fields[12], fields[11])
-        self.snapshots_range: tuple[int, int] = fields[12], end - fields[12]
-        name = os.pread(fd, min(fields[3], _LONGEST_NAME), fields[2]) if fields[2] else b""
+        self.snapshots, end = _snapshots(fd, at, count)
+        self.snapshots_range: tuple[int, int] = at, end - at
+        name = os.pread(fd, min(name_length, _LONGEST_NAME), name_at) if name_at else b""
         self.backing = os.fsdecode(name) or None
-        self._end = fields[2] or self.cluster
+        self._end = name_at or self.cluster
         extensions = dict(reversed(self._read_extensions(fd)))
         kind = extensions.get(_BACKING_FORMAT)
         self.backing_format = None if kind is None else os.fsdecode(kind)
         self.directory, self.stale = Directory(), False
         if _BITMAPS in extensions:
             self._take_directory(extensions[_BITMAPS])
+
+    def _check_tables(self, snapshots: int, count: int) -> None:
+        """Raise `QMPError` where a table can't be where it is told to be.
+
+        Args:
+            snapshots: the offset of the table of internal snapshots.
+            count: how many there are.
+        """
+        table, entries = self.table
+        references, clusters = self.references
+        if not clusters:
+            raise QMPError("Image does not contain a reference count table")
+        for name, at, length, most in (
+            ("Reference count table", references, clusters * self.cluster, LONGEST_REFERENCES),
+            ("Snapshot table", snapshots, count * _ENTRY.size, _MOST_SNAPSHOTS * _ENTRY.size),
+            ("Active L1 table", table, entries * 8, MOST_ENTRIES * 8),
+        ):
+            if length > most:
+                raise QMPError(f"{name} too large")
+            if at % self.cluster or at + length >= 1 << 63:
+                raise QMPError(f"{name} offset invalid")
 
     def _take_directory(self, data: bytes) -> None:
         """Take what the extension for bitmaps tells; raises `QMPError` where it can't be so."""
@@ -386,21 +405,6 @@ class Header:
         self._end = at if backing else self.cluster
 
 
-def _check_tables(fields: tuple[Any, ...], cluster: int) -> None:
-    """Raise `QMPError` where a header names a table that can't be."""
-    if not fields[10]:
-        raise QMPError("Image does not contain a reference count table")
-    for name, at, length, most in (
-        ("Reference count table", fields[9], fields[10] * cluster, LONGEST_REFERENCES),
-        ("Snapshot table", fields[12], fields[11] * _ENTRY.size, _MOST_SNAPSHOTS * _ENTRY.size),
-        ("Active L1 table", fields[8], fields[7] * 8, MOST_ENTRIES * 8),
-    ):
-        if length > most:
-            raise QMPError(f"{name} too large")
-        if at % cluster or at + length >= 1 << 63:
-            raise QMPError(f"{name} offset invalid")
-
-
 def _snapshots(fd: int, at: int, count: int) -> tuple[list[Snapshot], int]:
     """Read the table of internal snapshots, and where it ends.
 
@@ -413,19 +417,18 @@ def _snapshots(fd: int, at: int, count: int) -> tuple[list[Snapshot], int]:
         entry = os.pread(fd, _ENTRY.size, at)
         if len(entry) < _ENTRY.size or at > end:
             raise QMPError("Could not read snapshots")
-        fields = _ENTRY.unpack(entry)
-        id_length, name_length, more = fields[2], fields[3], fields[8]
+        table, entries, id_length, name_length, seconds, nanoseconds, clock, short_size, more = (
+            _ENTRY.unpack(entry)
+        )
         rest = os.pread(fd, min(more, LONGEST_SNAPSHOTS) + id_length + name_length, at + len(entry))
         if len(rest) < more + id_length + name_length:
             raise QMPError("Could not read snapshots")
-        size = struct.unpack_from(">Q", rest)[0] if more >= 8 else fields[7]
+        size = struct.unpack_from(">Q", rest)[0] if more >= 8 else short_size
         disk = struct.unpack_from(">Q", rest, 8)[0] if more >= 16 else None
         id, name = rest[more : more + id_length], rest[more + id_length :]
         raw = (entry + rest).ljust(round_up(len(entry) + len(rest), 8), b"\0")
-        made: tuple[int, int, int] = fields[4:7]
-        found.append(
-            Snapshot(os.fsdecode(id), os.fsdecode(name), size, *made, fields[:2], disk, raw)
-        )
+        made = seconds, nanoseconds, clock, (table, entries)
+        found.append(Snapshot(os.fsdecode(id), os.fsdecode(name), size, *made, disk, raw))
         at += round_up(len(entry) + len(rest), 8)
     return found, at
 

@@ -269,7 +269,7 @@ def test_a_snapshot_whose_table_is_damaged(
     header: list[Header] = []
     do(path, lambda fd: header.append(Header(fd)))
     place = header[0].snapshots[0].table[0]
-    for where in (header[0].snapshots_at[0], place):
+    for where in (header[0].snapshots_range[0], place):
         changed = bytearray(data)
         struct.pack_into(">Q", changed, where, at)
         path.write_bytes(changed)
