@@ -487,6 +487,12 @@ class Node:
         return next(each for each in self.layers() if each.driver not in _FILTERS)
 
     @property
+    def filtering(self) -> list[Node]:
+        """The node and what it filters, down to the image."""
+        below = self.image.child
+        return [*itertools.takewhile(lambda each: each is not below, self.layers())]
+
+    @property
     def has_lost_bitmaps(self) -> bool:
         """Whether bitmaps should be in its image, which is not written to."""
         return self.keeps == "read" and any(

@@ -428,8 +428,9 @@ class Images:
             raise QMPError("backing file specified, but streaming the entire chain")
         if base is not None and base.image is node.image:
             raise QMPError(f"'{base.name}' is not in the backing chain of '{node.name}'")
-        between = [*takewhile(lambda each: each is not base, node.shown())][1:]
-        for each in takewhile(lambda each: each is not base, node.shown()):
+        upper = [*takewhile(lambda each: each is not base, node.shown())]
+        between = upper[1:]
+        for each in upper:
             self._check_job(each)
         nodes = self._nodes_of_job(args, node, "stream")
         nodes.write_to(node)
@@ -475,7 +476,7 @@ class Images:
         replaced = node
         if "replaces" in args:
             replaced = self._replaced(node, args["replaces"])
-        if to in takewhile(lambda each: each is not node.image.child, node.layers()):
+        if to in node.filtering:
             raise QMPError("Can't mirror node into itself")
         nodes = self._nodes_of_job(args, node, "mirror")
 
@@ -516,7 +517,7 @@ class Images:
         if found is None:
             raise QMPError(f"Failed to find node with node-name='{name}'")
         self._blocks.check_free(found)
-        if found not in takewhile(lambda each: each is not node.image.child, node.layers()):
+        if found not in node.filtering:
             raise QMPError(
                 f"Cannot replace '{name}' by a node mirrored from '{node.name}', because it cannot"
                 " be guaranteed that doing so would not lead to an abrupt change of visible data"
