@@ -49,6 +49,10 @@ PIECE = 128 << 10
 LARGEST_PAGE = 32 << 20
 """Bytes of a page that the loop may make: a larger one takes the kernel too long."""
 
+RESPITE = 0.01
+"""Seconds between an answer and the refilling that it brings about, in which the client may
+have the processor that the daemon has."""
+
 RETRY = 1.0
 """Seconds until refilling that has stopped is tried again."""
 
@@ -185,6 +189,7 @@ class Pools:
             made = [await self._add(pool) for pool in lacking]
             if not lacking:
                 await self._wake.wait()
+                await asyncio.sleep(RESPITE)
             elif not any(made):
                 await asyncio.sleep(RETRY)
 

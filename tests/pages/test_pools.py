@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from memd.json_types import JSON
+from memd import backends
+from memd.json_types import JSON, JSONObject
+from memd.pages.pools import RESPITE, Pools
+from memd.qom import Tree
 from tests.conftest import hugepage_state
 from tests.differential.harness import settle
 from tests.differential.kernel import children, command_of, descriptors, regions, resident
@@ -63,6 +69,56 @@ def told(monitor: Monitor, command: str, **arguments: JSON) -> JSON:
     answer = monitor.execute(command, arguments)
     assert "return" in answer, answer
     return answer["return"]
+
+
+class _StoppedClock(asyncio.SelectorEventLoop):
+    """A loop whose time passes when a test says so."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def turn(self, times: int = 20) -> None:
+        """Run what can be run at this time."""
+        for _ in range(times):
+            self.run_until_complete(asyncio.sleep(0))
+
+
+def test_the_client_has_its_answer_before_a_pool_is_refilled() -> None:
+    """What follows an answer in the same turn keeps a processor that its reader may need."""
+    tree = Tree()
+    backends.register(tree)
+    options: JSONObject = {"qom-type": "memory-backend-ram", "size": 65536, "prealloc": True}
+
+    async def in_thread(work: Callable[[], Any]) -> Any:
+        return work()
+
+    async def make() -> Pools:
+        return Pools(tree, [(options, 1)], 0, in_thread, lambda: None)
+
+    def take() -> None:
+        backend = tree.objects.prepare({**options, "id": "m0"})
+        region = made.take(backend)
+        assert region is not None
+        region.close()
+
+    loop = _StoppedClock()
+    with closing(loop):
+        made = loop.run_until_complete(make())
+        for _ in range(2):
+            loop.turn()
+            loop.now += 1
+            loop.turn()
+            assert made.status() == "pools: 1 of 1 ready"
+            take()
+            loop.turn()
+            (pool,) = made.describe()
+            assert isinstance(pool, dict)
+            assert (pool["ready"], pool["filling"]) == (0, 0)
+            loop.now += RESPITE
+        made.close()
+        loop.turn()
 
 
 @pytest.mark.parametrize("kind", KINDS)
