@@ -39,17 +39,18 @@ class Hardware:
         rtc_offset: seconds that the machine's clock is ahead of UTC.
     """
 
+    cpu_model: str | None = None
+    cpu_features = ""
+    rtc_offset = 0.0
+    _smp: JSONObject | None = None
+    _reaction = ("immediately", 0)
+
     def __init__(self, config: Config) -> None:
         self._config = config
         self.machine = MachineOptions()
         self._memory = MemoryOption()
         self._numa: list[tuple[Given, Opts]] = []
-        self._smp: JSONObject | None = None
         self._device_ids: set[str] = set()
-        self._reaction = ("immediately", 0)
-        self.cpu_model: str | None = None
-        self.cpu_features = ""
-        self.rtc_offset = 0.0
 
     # One option at a time. Each raises `QMPError` where it can't be read, and
     # `Answered` where it asks what there is.

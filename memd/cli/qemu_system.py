@@ -90,14 +90,14 @@ class QemuCommandLine(CommandLine):
         rtc: the options of `-rtc`.
     """
 
+    qtest: str | None = None
+    guest_name = mon_seen = False
+
     def __init__(self, report: Report) -> None:
         super().__init__(report, extended=False)
         self.config.unmodelled = "refuse"
         self.config.one_client = True
-        self.qtest: str | None = None
-        self.guest_name = False
-        self.mon_seen = False
-        self.rtc = Opts(None)
+        self.rtc = Opts()
 
     def known(self, option: str) -> OptsList:
         """The keys that the recorded QEMU has for an option; raises `QMPError`."""

@@ -603,27 +603,27 @@ class Blocks:
         for node in nodes:
             if node.group is not None:
                 node.group.users.discard(node)
-        await self._close(nodes, [_Storing(node) for node in nodes])
+        await self._put([_Storing(node) for node in nodes], nodes)
         _end([*nodes, *self.drives])
 
     async def store(self) -> None:
         """Put bitmaps into all images, as the process ends."""
-        storing = [_Storing(node) for node in self.all()]
-        if any(each.todo for each in storing):
-            nodes = [each.node for each in storing if each.todo]
-            on = waits_for(nodes)
-            await Job(lambda: _store(storing), on=on, patience=_PATIENCE, release=True)
-        for each in storing:
-            self._say_lost(each)
+        await self._put([_Storing(node) for node in self.all()], [], _PATIENCE)
 
-    async def _close(self, nodes: list[Node], storing: list[_Storing]) -> None:
-        """Close nodes, whose images get their bitmaps first."""
+    async def _put(
+        self, storing: list[_Storing], closed: list[Node], patience: float | None = None
+    ) -> None:
+        """Put bitmaps into their images, and close nodes then."""
+        todo = [each for each in storing if each.todo]
+        nodes = [*closed, *(each.node for each in todo)]
 
         def work() -> None:
-            _store(storing)
-            _close(nodes)
+            for each in todo:
+                each.run()
+            _close(closed)
 
-        await Job(work, on=waits_for(nodes), release=True)
+        if nodes:
+            await Job(work, on=waits_for(nodes), patience=patience, release=True)
         for each in storing:
             self._say_lost(each)
 
@@ -1225,7 +1225,7 @@ class Blocks:
             todo += at.below
             at.leave()
         if gone:
-            await self._close(gone, storing)
+            await self._put(storing, gone)
             _end(gone)
         await self.relock(refuse=False)
 
@@ -1752,12 +1752,6 @@ def _end(gone: Iterable[Node | Drive]) -> None:
             each.counted.end()
         for bitmap in each.bitmaps.values() if isinstance(each, Node) else ():
             bitmap.counted.end()
-
-
-def _store(storing: list[_Storing]) -> None:
-    for each in storing:
-        if each.todo:
-            each.run()
 
 
 def _close(nodes: list[Node]) -> None:

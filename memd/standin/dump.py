@@ -57,12 +57,13 @@ class Dump:
         machine: whose memory.
     """
 
+    _status = "none"
+    _total = _done = 0
+    _channel: Channel | None = None
+    _given_up = False
+
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._status = "none"
-        self._total = self._done = 0
-        self._channel: Channel | None = None
-        self._given_up = False
 
     async def close(self) -> None:
         """End the dump: the machine is no more. What waits for a file system is not waited for."""

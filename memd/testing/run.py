@@ -95,8 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             return _run(options, faults, stack)
     except (OSError, ValueError, QMPError, ServerDied, Unexpected) as error:
-        print(f"memd-test: {error}", file=sys.stderr)
-        return _NOT_STARTED
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Tell what is wrong; gives the exit status."""
+    print(f"memd-test: {error}", file=sys.stderr)
+    return _NOT_STARTED
 
 
 def _tell(word: str, values: Sequence[str]) -> int:
@@ -123,8 +128,7 @@ def _tell(word: str, values: Sequence[str]) -> int:
         with Client(control, timeout=PATIENCE) as client:
             answer = client.execute(f"x-test-{word}", members)
     except (OSError, ValueError) as error:
-        print(f"memd-test: {error}", file=sys.stderr)
-        return _NOT_STARTED
+        return _failed(error)
     except QMPError as error:
         print(f"memd-test: {word}: {error.desc}", file=sys.stderr)
         return 1
@@ -147,8 +151,7 @@ def _catalogue(argv: Sequence[str]) -> int:
     try:
         record(options.binary, options.file)
     except (OSError, RecordingError) as error:
-        print(f"memd-test: {error}", file=sys.stderr)
-        return _NOT_STARTED
+        return _failed(error)
     return 0
 
 

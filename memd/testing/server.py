@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from memd.client import AsyncClient
 
 Message = JSONObject
+Path = str | os.PathLike[str]
 
 PATIENCE = 20.0
 """Seconds after which a daemon that does not start, end or answer is given up."""
@@ -53,6 +54,13 @@ class Server:
             goes wrong, and nothing is recorded.
     """
 
+    _process: subprocess.Popen[bytes] | None = None
+    _lifeline: socket.socket | None = None
+    _log_file: IO[bytes] | None = None
+    _last_log = ""
+    _told: Client | None = None
+    _may_end = False
+
     def __init__(
         self,
         options: Sequence[str] = (),
@@ -60,7 +68,7 @@ class Server:
         *,
         compat: str | None = None,
         command: Sequence[str] | None = None,
-        replay: str | os.PathLike[str] | None = None,
+        replay: Path | None = None,
     ) -> None:
         base = free_path()
         self.socket = f"{base}.sock"
@@ -74,13 +82,7 @@ class Server:
         self._options = list(options)
         self._faults = [dict(fault) for fault in faults]
         self._replay = replay
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lifeline: socket.socket | None = None
-        self._log_file: IO[bytes] | None = None
-        self._last_log = ""
-        self._told: Client | None = None
         self._clients: list[Client | AsyncClient] = []
-        self._may_end = False
 
     # From start to end
 
@@ -288,7 +290,7 @@ class Server:
         told: Message = {"raw-base64": base64.b64encode(raw).decode("ascii")}
         self.tell("x-test-send", told if client is None else {**told, "client": client})
 
-    def replay(self, filename: str | os.PathLike[str]) -> None:
+    def replay(self, filename: Path) -> None:
         """Answer those who connect from now on as a transcript has it."""
         self.tell("x-test-replay", {"filename": os.path.abspath(filename)})
 
@@ -333,7 +335,7 @@ class Server:
         each = [c if isinstance(c, str) else {"execute": c[0], "arguments": c[1]} for c in commands]
         self._hold("x-test-expect", {"commands": each, "only": only})
 
-    def compare(self, filename: str | os.PathLike[str]) -> None:
+    def compare(self, filename: Path) -> None:
         """Raise `Unexpected` unless what was said is what a transcript has (`x-test-compare`)."""
         self._hold("x-test-compare", {"filename": os.path.abspath(filename)})
 
@@ -366,7 +368,7 @@ class Server:
         """Raise `Unexpected` unless clients sent all that the replayed transcript has."""
         checks.check_replay(self.tell("x-test-replay-status"))
 
-    def save_transcript(self, filename: str | os.PathLike[str]) -> None:
+    def save_transcript(self, filename: Path) -> None:
         """Write the transcript to a file from which it can be replayed."""
         checks.save_transcript(self.transcript, filename)
 
