@@ -6,6 +6,7 @@ as the human monitor ends them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from types import CoroutineType
@@ -22,6 +23,8 @@ from memd.work import Command, Outcome, in_turns
 
 Act = Callable[[Daemon, JSONObject], Any]
 """(daemon, arguments) to what is printed: a text, or a list of lines; anything else is nothing."""
+
+_NAME = re.compile(f"[{BLANKS}]*([^{BLANKS}/]*)")
 
 LONGEST_LINE = 16_384
 """Characters of a line. QEMU takes any number by QMP, and 4,095 on a terminal."""
@@ -122,12 +125,10 @@ def _check_cpu(daemon: Daemon, index: int) -> None:
 
 def _word(line: str, at: int) -> tuple[str, int]:
     """The name that comes next in a line, and where it ends: at a blank or a slash."""
-    while at < len(line) and line[at] in BLANKS:
-        at += 1
-    end = at
-    while end < len(line) and line[end] not in BLANKS and line[end] != "/":
-        end += 1
-    return line[at:end], end
+    match = _NAME.match(line, at)
+    # It may be empty.
+    assert match is not None
+    return match[1], match.end()
 
 
 def _help(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -243,7 +244,7 @@ _ENTRIES: tuple[_Entry, ...] = (
     ("cont|c", "", "resume emulation", "cont"),
     ("chardev-remove", "id:s", "remove a character device", "chardev-remove"),
     ("chardev-send-break", "id:s", "send a break", "chardev-send-break"),
-    ("delvm", "tag:s", "delete a snapshot of the machine", _of_standin("snapshots.delvm")),
+    ("delvm", "tag:s", "delete a snapshot of the machine", _of_standin("snapshots.delete")),
     ("device_add", "device:S?", "plug a device in", hmp_plug.device_add),
     ("device_del", "id:s", "ask for a device back", "device_del"),
     ("balloon", "value:M", "ask the guest for memory", "balloon"),
@@ -260,7 +261,7 @@ _ENTRIES: tuple[_Entry, ...] = (
     ("expire_password", "protocol:s,time:s", "expire a password", "expire_password"),
     ("help|?", "cmd:S?", "show the help", _help),
     ("info", "item:s?", "show various information about the system state", _info),
-    ("loadvm", "tag:s", "load a snapshot of the machine", _of_standin("snapshots.loadvm")),
+    ("loadvm", "tag:s", "load a snapshot of the machine", _of_standin("snapshots.load")),
     ("migrate", "detach:-d,resume:-r,uri:s", "migrate to a URI", hmp_plug.migrate),
     ("migrate_cancel", "", "cancel the migration", "migrate_cancel"),
     ("migrate_continue", "state:s", "continue a migration that pauses", "migrate-continue"),
@@ -289,7 +290,7 @@ _ENTRIES: tuple[_Entry, ...] = (
     ("qom-list", "path:s?", "list an object's properties", hmp_info.qom_list),
     ("qom-set", "json:-j,path:s,property:s,value:S", "set a property", hmp_info.qom_set),
     ("quit|q", "", "quit the emulator", "quit"),
-    ("savevm", "tag:s?", "make a snapshot of the machine", _of_standin("snapshots.savevm")),
+    ("savevm", "tag:s?", "make a snapshot of the machine", _of_standin("snapshots.save")),
     ("sendkey", "keys:s,hold-time:i?", "press keys", hmp_plug.sendkey),
     ("set_link", "name:s,up:b", "set a network link", "set_link"),
     (

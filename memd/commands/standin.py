@@ -428,7 +428,7 @@ AT_START: dict[str, Callable[[Daemon, StandIn, StartCommand], Awaitable[object] 
         daemon, daemon.schema.checker("migrate-incoming")(start.options)
     ),
     "incoming-later": lambda daemon, its, start: None,
-    "loadvm": lambda daemon, its, start: its.snapshots.loadvm(start.options),
+    "loadvm": lambda daemon, its, start: its.snapshots.load(start.options),
     "logfile": lambda daemon, its, start: its.chardevs.make_log(
         start.options["logfile"], append=start.options["logappend"]
     ),

@@ -134,21 +134,9 @@ class Snapshots(NodeSnapshots):
     def _emit(self, event: Event) -> None:
         self._host.machine.emit((event,))
 
-    async def savevm(self, args: JSONObject) -> None:
-        """`savevm` of the human monitor; raises `QMPError`."""
-        await self._save(args, self._emit)
-
-    async def loadvm(self, args: JSONObject) -> None:
-        """`loadvm` of the human monitor; raises `QMPError`."""
-        await self._load(args, self._emit)
-
-    async def delvm(self, args: JSONObject) -> None:
-        """`delvm` of the human monitor; raises `QMPError`."""
-        await self._remove(args, self._emit)
-
     def job(self, kind: str) -> Callable[[JSONObject], Awaitable[Events]]:
         """Gives what starts a job: `snapshot-save`, `-load` or `-delete`."""
-        does = {"save": self._save, "load": self._load, "delete": self._remove}[kind]
+        does = {"save": self.save, "load": self.load, "delete": self.delete}[kind]
 
         def start(args: JSONObject) -> Awaitable[Events]:
             work = partial(does, args)
@@ -156,7 +144,16 @@ class Snapshots(NodeSnapshots):
 
         return start
 
-    async def _save(self, args: JSONObject, emit: Emit) -> None:
+    async def save(self, args: JSONObject, emit: Emit | None = None) -> None:
+        """`savevm` of the human monitor, or what a job does for `snapshot-save`.
+
+        Args:
+            emit: the job's, which tells of an event.
+
+        Raises:
+            QMPError: it can't be done.
+        """
+        emit = emit or self._emit
         nodes = self._nodes(args)
         tag, given = args.get("tag"), "devices" in args
         if nodes and given and all(_has(node, tag) for node in nodes):
@@ -202,7 +199,9 @@ class Snapshots(NodeSnapshots):
         with held([node]):
             await self._migration.save(put, waits_for([node]), was)
 
-    async def _load(self, args: JSONObject, emit: Emit) -> None:
+    async def load(self, args: JSONObject, emit: Emit | None = None) -> None:
+        """`loadvm`, or `snapshot-load`; see `save`."""
+        emit = emit or self._emit
         # QEMU stops the machine first, and has it run again only if a snapshot was loaded.
         was = self._stop("restore-vm", emit)
         try:
@@ -254,7 +253,8 @@ class Snapshots(NodeSnapshots):
         with held([node]):
             await self._migration.load(take, waits_for([node]))
 
-    async def _remove(self, args: JSONObject, emit: Emit) -> None:
+    async def delete(self, args: JSONObject, emit: Emit | None = None) -> None:
+        """`delvm`, or `snapshot-delete`; see `save`."""
         tag = args["tag"]
         for node in self._nodes(args):
             there = _has(node, tag)
