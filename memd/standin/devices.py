@@ -268,33 +268,7 @@ class Devices:
                 assert socket is not None
                 place_cpu(machine, socket, device)
                 return
-            self._check(device, told["says"] or "", machine)
-            if socket is None and bus is None:
-                self._check_alone(device, machine)
-            if "audiodev" in kind.all_properties and "audiodev" not in device.values:
-                self._audiodevs.check_default()
-            if "tpmdev" in kind.all_properties and "tpmdev" not in device.values:
-                raise QMPError("'tpmdev' property is required")
-            if "fsdev" in kind.all_properties:
-                values = device.values
-                await self._fsdevs.check(values.get("fsdev"), values.get("mount_tag"))
-            if driver in _IOMMUS and any(each.qom_type.name in _IOMMUS for each in self._present):
-                raise QMPError("QEMU does not support multiple vIOMMUs for x86 yet.")
-            if driver == "intel-iommu":
-                _settle_iommu(device.values)
-            if driver == _BALLOON and has_balloon(self._tree, name):
-                raise QMPError("Only one balloon device is supported")
-            if driver == "floppy":
-                self._take_unit(device)
-            if "drive" in kind.all_properties:
-                self._take_drive(device)
-            if isinstance(device, OtherPciDevice):
-                device.take_place(machine)
-            if "drive" in device.values:
-                # Nobody may take it out while its image is being locked.
-                device.leaving = True
-                await self._blocks.relock()
-                device.leaving = False
+            await self._prepare(machine, device, told["says"] or "")
         except BaseException:
             path = self._tree.path_of(device)
             used = self._blocks.collect(self._release(device, path, gone=False))
@@ -308,6 +282,40 @@ class Devices:
         if "netdev" in kind.all_properties:
             given = device.values.get("mac", "")
             device.values["mac"] = self._netdevs.add_device(self._nic(device), id, given)
+
+    async def _prepare(self, machine: Machine, device: AnyDevice, says: str) -> None:
+        """Give a device its place and what it refers to, after all checks; raises `QMPError`.
+
+        Args:
+            says: the complaint of the recorded QEMU about one that is given nothing.
+        """
+        driver, values, known = device.qom_type.name, device.values, device.qom_type.all_properties
+        self._check(device, says, machine)
+        if device.bus is None:
+            self._check_alone(device, machine)
+        if "audiodev" in known and "audiodev" not in values:
+            self._audiodevs.check_default()
+        if "tpmdev" in known and "tpmdev" not in values:
+            raise QMPError("'tpmdev' property is required")
+        if "fsdev" in known:
+            await self._fsdevs.check(values.get("fsdev"), values.get("mount_tag"))
+        if driver in _IOMMUS and any(each.qom_type.name in _IOMMUS for each in self._present):
+            raise QMPError("QEMU does not support multiple vIOMMUs for x86 yet.")
+        if driver == "intel-iommu":
+            _settle_iommu(values)
+        if driver == _BALLOON and has_balloon(self._tree, device.name):
+            raise QMPError("Only one balloon device is supported")
+        if driver == "floppy":
+            self._take_unit(device)
+        if "drive" in known:
+            self._take_drive(device)
+        if isinstance(device, OtherPciDevice):
+            device.take_place(machine)
+        if "drive" in values:
+            # Nobody may take it out while its image is being locked.
+            device.leaving = True
+            await self._blocks.relock()
+            device.leaving = False
 
     def _admit(self, driver: str, machine: str) -> JSONObject:
         kind = self._tree.type_by_name(driver)

@@ -199,13 +199,7 @@ class Drives:
                 raise QMPError(f"{option} is not supported by this bus type")
         drive = Drive(name)
         drive.counted = share
-        limits: dict[str, str] = {}
-        for each, option in _LIMIT_OPTIONS.items():
-            if each in options and option in options:
-                raise QMPError(f"'{option}' and its alias '{each}' can't be used at the same time")
-            for name_given in (each, option):
-                if name_given in options:
-                    limits[each] = options.pop(name_given)
+        limits = _take_limits(options)
         group = limits.pop("group", name)
         temporary = options.get("snapshot") == "on"
         wanted = _node_options(options, drive, read_only=media == "cdrom")
@@ -227,11 +221,25 @@ class Drives:
             self._blocks.making.discard(name)
         self._blocks.check_open()
         self._blocks.add_drive(drive)
+        self._find_device(drive, kind, bus, unit, media, default)
+        drive.bound = kind != "none"
+        if hotplugged:
+            await self._blocks.relock(refuse=False)
+        return kind, name
+
+    def _find_device(
+        self, drive: Drive, kind: str, bus: int, unit: int, media: str, default: bool
+    ) -> None:
+        """Have the machine make a device for a drive, where it makes one for such.
+
+        Raises:
+            QMPError: it has to have one, and makes none.
+        """
         buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
         if kind == "pflash" and self._machine == "virt":
             raise QMPError(f"memd makes no device for if={kind}")
         if kind == "pflash" and self._machine in ("pc", "q35") and bus == 0 and unit < len(FLASH):
-            self.flash[FLASH[unit]] = name
+            self.flash[FLASH[unit]] = drive.name
         elif kind == "ide" and self._has_ide and 0 <= bus < buses and 0 <= unit < per_bus:
             self._have_made(drive, "ide-cd" if media == "cdrom" else "ide-hd")
         elif kind == "floppy" and buses and bus == 0 and 0 <= unit < FLOPPIES:
@@ -239,10 +247,6 @@ class Drives:
             self.floppies.add(unit)
         elif kind not in ("none", "virtio") and not default:
             raise QMPError(f"machine type does not support if={kind},bus={bus},unit={unit}")
-        drive.bound = kind != "none"
-        if hotplugged:
-            await self._blocks.relock(refuse=False)
-        return kind, name
 
     async def _temporary(self, wanted: JSONObject, typed: Typed) -> Node:
         """An overlay of what is wanted, whose file has no name once it is open; see `add`."""
@@ -683,6 +687,18 @@ def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> 
         options |= {"file.driver": "file", "file.filename": path.removeprefix("file:")}
     cached = {f"cache.{each}": "on" for each in cache}
     return {"driver": kind, "discard": "unmap", "auto-read-only": "on", **cached, **options}
+
+
+def _take_limits(options: dict[str, str]) -> dict[str, str]:
+    """Take the limits of throughput out of a drive's options; raises `QMPError`."""
+    limits: dict[str, str] = {}
+    for each, option in _LIMIT_OPTIONS.items():
+        if each in options and option in options:
+            raise QMPError(f"'{option}' and its alias '{each}' can't be used at the same time")
+        for given in (each, option):
+            if given in options:
+                limits[each] = options.pop(given)
+    return limits
 
 
 def _remove(path: str) -> None:
