@@ -58,6 +58,8 @@ class Fault:
         _check(self.scope, spec)
         self.seen = 0
         self.applied = 0
+        # An event of no name is any.
+        self._facts = {name: spec[name] for name in spec if name != "event" or spec[name]}
         self._first = spec.get("nth", 1)
         times = spec.get("times", 1 if "nth" in spec else 0)
         self._last = self._first + times - 1 if times else None
@@ -77,10 +79,9 @@ class Fault:
             arguments: a command's.
             facts: members of `TestFault`, such as the client's number.
         """
-        spec = self.spec
-        if any(spec.get(name, value) != value for name, value in facts.items()):
+        if any(self._facts.get(name, value) != value for name, value in facts.items()):
             return False
-        wanted = spec.get("arguments")
+        wanted = self.spec.get("arguments")
         return wanted is None or (
             isinstance(arguments, dict) and bool(wanted.items() <= arguments.items())
         )

@@ -111,7 +111,7 @@ def refusal_of(faults: FaultRegistry) -> Callable[[str], int]:
     """The `refusal` of a `FaultyHost` by the faults; it waits as long as a call is to take."""
 
     def refusal(kind: str) -> int:
-        effect = faults.for_syscall(kind)
+        effect = faults.effect("syscall", syscall=kind)
         if effect is None:
             return 0
         beside = threading.current_thread() is not threading.main_thread()

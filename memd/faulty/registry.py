@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from memd.errors import QMPError
 from memd.faulty.fault import SCOPES, Effect, Fault, Spec
@@ -76,27 +75,22 @@ class FaultRegistry:
             for fault in self._faults.values()
         ]
 
-    def for_command(
-        self, client: int, monitor: str, name: str | None, arguments: object
-    ) -> Effect | None:
-        """The effect of the faults on a command that was received; None for no effect."""
-        return self._effect(
-            "command",
-            lambda fault: fault.is_for(arguments, client=client, monitor=monitor, command=name),
-        )
+    def effect(self, scope: str, arguments: object = None, **facts: object) -> Effect | None:
+        """The effect of those faults of a scope that something meets; None for no effect.
 
-    def for_event(self, client: int, monitor: str, name: str) -> Effect | None:
-        """The effect on an event that is about to be sent."""
-        return self._effect(
-            "event",
-            lambda fault: (
-                fault.spec["event"] in ("", name) and fault.is_for(client=client, monitor=monitor)
-            ),
-        )
+        Each is counted. From any thread.
 
-    def for_greeting(self, client: int, monitor: str) -> Effect | None:
-        """The effect on the greeting of a client."""
-        return self._effect("greeting", lambda fault: fault.is_for(client=client, monitor=monitor))
+        Args:
+            arguments: a command's.
+            facts: what else is known of it, see `Fault.is_for`.
+        """
+        with self._lock:
+            faults = [
+                fault
+                for fault in self._by_scope[scope]
+                if fault.is_for(arguments, **facts) and fault.count()
+            ]
+        return Effect(faults) if faults else None
 
     @property
     def has_events(self) -> bool:
@@ -112,13 +106,3 @@ class FaultRegistry:
         """The commands that are told of, though there may be none such."""
         faults = self._by_scope["command"]
         return {fault.spec["command"] for fault in faults if fault.spec.get("listed")}
-
-    def for_syscall(self, kind: str) -> Effect | None:
-        """The effect on a system call that is about to be made; from any thread."""
-        with self._lock:
-            return self._effect("syscall", lambda fault: fault.is_for(syscall=kind))
-
-    def _effect(self, scope: str, meets: Callable[[Fault], bool]) -> Effect | None:
-        """The effect of those faults of a scope that are met; each is counted."""
-        faults = [fault for fault in self._by_scope[scope] if meets(fault) and fault.count()]
-        return Effect(faults) if faults else None

@@ -10,7 +10,7 @@ from memd.faulty.fault import Effect
 from memd.faulty.registry import FaultRegistry
 from memd.faulty.replay import Replay
 from memd.faulty.transcript import Transcript
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Session
 from memd.session.envelope import is_out_of_band
 from memd.session.session import Hub
@@ -72,11 +72,16 @@ class FaultySession(Session):
         # Bytes that are not part of a recorded message yet.
         self._received = 0
 
+    @property
+    def _who(self) -> JSONObject:
+        """What faults may name a client by."""
+        return {"client": self.number, "monitor": self.monitor.id}
+
     def greet(self, greeting: JSON) -> None:
         if self._replay is not None:
             self._say(self._replay.begin())
             return
-        effect = self.effect = self._faults.for_greeting(self.number, self.monitor.id)
+        effect = self.effect = self._faults.effect("greeting", **self._who)
         if effect is not None:
             told = {name: effect.spec[name] for name in _GREETING if name in effect.spec}
             greeting = {"QMP": {**greeting["QMP"], **told}}
@@ -98,7 +103,7 @@ class FaultySession(Session):
         effect = None
         if self._faults.has_events:
             name = json.loads(encoded)["event"]
-            effect = self._faults.for_event(self.number, self.monitor.id, name)
+            effect = self._faults.effect("event", event=name, **self._who)
         self.connection.send(encoded, (), effect, self._record)
 
     def send_raw(self, data: bytes) -> None:
@@ -132,7 +137,7 @@ class FaultySession(Session):
             return
         effect = None
         if not own:
-            effect = self._faults.for_command(self.number, self.monitor.id, name, arguments)
+            effect = self._faults.effect("command", arguments, command=name, **self._who)
         if effect is not None and effect.spec.get("disconnect") == "instead":
             self.connection.end()
             return

@@ -19,10 +19,10 @@ def test_names() -> None:
         faults.remove("x")
     faults.remove("fault1")
     assert [each["id"] for each in faults.list()] == ["fault2"]
-    assert faults.for_command(1, "m", "stop", {}) is not None
+    assert faults.effect("command", {}, client=1, monitor="m", command="stop") is not None
     faults.clear()
     assert faults.list() == []
-    assert faults.for_command(1, "m", "stop", {}) is None
+    assert faults.effect("command", {}, client=1, monitor="m", command="stop") is None
 
 
 def test_one_that_is_refused_is_not_there() -> None:
@@ -43,18 +43,22 @@ def test_each_scope_by_itself() -> None:
     assert faults.has_events
     faults.add({"greeting": True, "version": version, "monitor": "m"})
     assert faults.version() == version
-    assert faults.for_command(1, "m", "cont", {}) is None
-    assert faults.for_command(1, "m", "stop", {}) is not None
-    assert faults.for_event(1, "m", "STOP") is None
-    assert faults.for_event(2, "m", "RESUME") is None
-    assert faults.for_event(2, "m", "STOP") is not None
+    assert faults.effect("command", {}, client=1, monitor="m", command="cont") is None
+    assert faults.effect("command", {}, client=1, monitor="m", command="stop") is not None
+    assert faults.effect("event", client=1, monitor="m", event="STOP") is None
+    assert faults.effect("event", client=2, monitor="m", event="RESUME") is None
+    assert faults.effect("event", client=2, monitor="m", event="STOP") is not None
     every = FaultRegistry(Account())
     every.add({"event": "", "drop": True})
-    assert every.for_event(1, "m", "RESUME") is not None
-    assert faults.for_greeting(1, "n") is None
-    assert faults.for_greeting(1, "m") is not None
-    assert [faults.for_syscall("mmap") is None for _ in range(3)] == [True, False, True]
-    assert faults.for_syscall("open") is None
+    assert every.effect("event", client=1, monitor="m", event="RESUME") is not None
+    assert faults.effect("greeting", client=1, monitor="n") is None
+    assert faults.effect("greeting", client=1, monitor="m") is not None
+    assert [faults.effect("syscall", syscall="mmap") is None for _ in range(3)] == [
+        True,
+        False,
+        True,
+    ]
+    assert faults.effect("syscall", syscall="open") is None
     counts = [(each["seen"], each["applied"]) for each in faults.list()]
     # Counted is what the fault is for, and not what another one is for.
     assert counts == [(1, 1), (1, 1), (3, 1), (1, 1)]
