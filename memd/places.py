@@ -7,9 +7,12 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
+from typing import TypeVar
 
 from memd.errors import QMPError
 from memd.json_types import JSON
+
+T = TypeVar("T")
 
 ANYBODY = -1
 """The user whom clients count for that the kernel knows no user of, as over TCP."""
@@ -131,6 +134,31 @@ class Places:
             return True
         found = self._common - (self._taken_of_common - before)
         return after <= (found if user in self._apart else math.ceil(found * self._share))
+
+    def to_end_for(self, user: int, pending: Iterable[tuple[T, int]]) -> T | None:
+        """What is to end so that a user who has no free place may take one; None for nothing.
+
+        Its own oldest, and another user's only where that user has more than its share.
+
+        Args:
+            pending: what may end, the oldest first, each with its user.
+        """
+        oldest: dict[int, T] = {}
+        for each, whose in pending:
+            oldest.setdefault(whose, each)
+        for whose in sorted(oldest, key=lambda whose: whose != user):
+            if whose == user or self._has_more_than_share(whose):
+                self.give_back(whose)
+                is_room = self.has_free_place(user)
+                self.take(whose)
+                if is_room:
+                    return oldest[whose]
+        return None
+
+    def _has_more_than_share(self, user: int) -> bool:
+        if self._common and self.of(user) > self.allowed(user):
+            return True
+        return self._within is not None and self._within._has_more_than_share(user)
 
     def take(self, user: int | None, count: int = 1) -> None:
         """Count places as taken, also beyond the limit; of None by the daemon itself."""

@@ -38,6 +38,27 @@ def test_one_user_leaves_room_for_others() -> None:
     assert places.has_free_place(OTHER)
 
 
+def test_room_is_made_by_what_has_more_than_its_share() -> None:
+    """A user's own oldest first; that of one who has no more than its share never."""
+    places = Places(16, 3 / 4, apart=(ROOT,), spare=0)
+    places.take(OTHER, 12)
+    places.take(ANOTHER, 3)
+    pending = [("r", ROOT), ("o", OTHER), ("a", ANOTHER), ("o2", OTHER)]
+    assert not places.has_free_place(ANOTHER)
+    assert places.to_end_for(ANOTHER, pending) == "a"
+    # Nothing of its own can end.
+    assert places.to_end_for(ANOTHER, [("r", ROOT), ("o", OTHER)]) == "o"
+    assert places.to_end_for(ANOTHER, [("r", ROOT)]) is None
+    places.give_back(OTHER, 3)
+    places.take(ROOT, 4)
+    assert places.to_end_for(OTHER, [("r", ROOT), ("a", ANOTHER)]) is None
+    assert places.of(ROOT) == 4
+    # Nothing ends where that would make no room.
+    places = Places(4, apart=(), within=Places(1, apart=()))
+    places.take(OTHER, 3)
+    assert places.to_end_for(OTHER, [("o", OTHER)]) is None
+
+
 @pytest.mark.parametrize("own", [OWN, ROOT])
 @pytest.mark.parametrize("share", [1 / 2, 3 / 4])
 def test_the_share_of_one_user_is_of_what_is_set_aside_for_nobody(share: float, own: int) -> None:

@@ -39,7 +39,9 @@ from memd.commands.metering import BOUNDS, Meter
 from memd.compat import Compat
 from memd.config import Chardev
 from memd.errors import QMPError
+from memd.hostmem.sockets import close_socket, keep_urgent, receive_soon
 from memd.json_types import JSONObject
+from memd.places import SHARE, Places
 from memd.server.endpoint import open_chardev
 from memd.server.hub import Hub
 from memd.server.listener import Listener, SocketFiles
@@ -350,6 +352,7 @@ class Metrics:
         # with its user.
         self._silent: dict[asyncio.Task[None], None] = {}
         self._scrapes: dict[asyncio.Task[None], int] = {}
+        self._places = Places(AT_ONCE, SHARE, within=hub.opened)
         self._listeners: list[Listener] = []
         self._files = SocketFiles()
 
@@ -384,29 +387,31 @@ class Metrics:
         await self._files.remove(self._hub.in_thread)
 
     def _serve(self, client: socket.socket) -> None:
-        user, places = user_of(client), self._hub.opened
-        if len(self._scrapes) >= AT_ONCE or not places.has_free_place(user):
-            for first in [*self._silent][:1]:
-                self._count_out(first)
-                first.cancel()
-        if len(self._scrapes) >= AT_ONCE or not places.has_free_place(user):
-            client.close()
-            return
+        user, places = user_of(client), self._places
+        if not places.has_free_place(user):
+            silent = ((each, self._scrapes[each]) for each in self._silent)
+            first = places.to_end_for(user, silent)
+            if first is None:
+                close_socket(client)
+                return
+            self._count_out(first)
+            first.cancel()
         places.take(user)
         client.setblocking(False)
+        keep_urgent(client)
         scrape = self._loop.create_task(self._scrape(client))
         self._scrapes[scrape] = user
         self._silent[scrape] = None
         scrape.add_done_callback(partial(self._left, client))
 
     def _left(self, client: socket.socket, scrape: asyncio.Task[None]) -> None:
-        client.close()
+        close_socket(client)
         self._count_out(scrape)
 
     def _count_out(self, scrape: asyncio.Task[None]) -> None:
         self._silent.pop(scrape, None)
         if scrape in self._scrapes:
-            self._hub.opened.give_back(self._scrapes.pop(scrape))
+            self._places.give_back(self._scrapes.pop(scrape))
 
     async def _scrape(self, client: socket.socket) -> None:
         # Who goes away, or takes too long, does not matter (a TimeoutError is an OSError).
@@ -426,7 +431,7 @@ class Metrics:
     async def _request(self, client: socket.socket) -> bytes:
         said = b""
         while b"\r\n\r\n" not in said and b"\n\n" not in said and len(said) < LONGEST:
-            more = await self._loop.sock_recv(client, LONGEST)
+            more = await receive_soon(client, LONGEST)
             if not more:
                 break
             said += more

@@ -308,7 +308,7 @@ class Port:
                 self._limited_log.warn(
                     "refused a client: '%s' has verify-peer=off", chardev.tls_creds
                 )
-                sock.close()
+                close_socket(sock)
                 monitor.on_alone()
                 refused: asyncio.Future[bool] = self._loop.create_future()
                 refused.set_result(False)

@@ -17,8 +17,10 @@ from memd.client.conversation import (
     Message,
     export_arguments,
 )
-from memd.client.sockets import Address, Candidate, candidates, receive
+from memd.client.sockets import READ_SIZE, Address, Candidate, candidates, receive
 from memd.client.transfers import Data, Transfers
+from memd.hostmem.sockets import close_socket, keep_urgent
+from memd.hostmem.sockets import receive as receive_bytes
 from memd.json_types import JSON
 
 
@@ -30,7 +32,13 @@ class AsyncClient:
     """
 
     def __init__(
-        self, sock: socket.socket, last: int = 0, *, most: int = sys.maxsize, events: bool = True
+        self,
+        sock: socket.socket,
+        last: int = 0,
+        *,
+        most: int = sys.maxsize,
+        events: bool = True,
+        takes_fds: bool = True,
     ) -> None:
         """Take over a connected socket, in the running event loop; see `connect`.
 
@@ -39,7 +47,9 @@ class AsyncClient:
                 negotiated, its answers may still come.
             most: bytes of a message; the connection ends at a longer one.
             events: whether events are kept.
+            takes_fds: whether descriptors may come; else the connection ends at any.
         """
+        self._takes_fds = takes_fds
         self._keeps_events = events
         self.events: asyncio.Queue[Message] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -52,11 +62,19 @@ class AsyncClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._failure: Exception | None = None
+        if not takes_fds:
+            keep_urgent(sock)
         self._loop.add_reader(sock.fileno(), self._on_readable)
 
     @classmethod
     async def connect(
-        cls, address: Address, *, oob: bool = False, most: int = sys.maxsize, events: bool = True
+        cls,
+        address: Address,
+        *,
+        oob: bool = False,
+        most: int = sys.maxsize,
+        events: bool = True,
+        takes_fds: bool = True,
     ) -> AsyncClient:
         """Connect and negotiate.
 
@@ -65,11 +83,13 @@ class AsyncClient:
             oob: whether commands are to be run out of band.
             most: bytes of a message; the connection ends at a longer one.
             events: whether events are kept.
+            takes_fds: whether descriptors may come; else the connection ends at any.
 
         Raises:
             OSError: no connection can be made.
         """
-        client = cls(await _connected(address), most=most, events=events)
+        sock = await _connected(address)
+        client = cls(sock, most=most, events=events, takes_fds=takes_fds)
         try:
             await client._greeted
             await client.execute("qmp_capabilities", {"enable": ["oob"]} if oob else None)
@@ -230,7 +250,7 @@ class AsyncClient:
 
     def _on_readable(self) -> None:
         try:
-            found = self._conversation.receive(*receive(self._socket))
+            found = self._conversation.receive(*self._receive())
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ValueError) as failed:
@@ -254,6 +274,14 @@ class AsyncClient:
             else:
                 waiting.set_result(each)
 
+    def _receive(self) -> tuple[bytes, list[int]]:
+        if self._takes_fds:
+            return receive(self._socket)
+        data = receive_bytes(self._socket, READ_SIZE)
+        if not data:
+            raise ConnectionError("the server has closed the connection")
+        return data, []
+
     def _end(self, failure: Exception) -> None:
         if self._failure is not None:
             return
@@ -261,7 +289,7 @@ class AsyncClient:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
-        self._socket.close()
+        close_socket(self._socket)
         self._conversation.close()
         # What the server said last is why.
         reason = self._conversation.error or failure

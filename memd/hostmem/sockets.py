@@ -5,6 +5,7 @@ Refusals are worded as in QEMU 10.0.2.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import fcntl
@@ -15,6 +16,7 @@ import socket
 import stat
 import struct
 import termios
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
 MOST_FDS = 253
 """Descriptors that come with one message at most (unix(7), SCM_RIGHTS). Those that there is no
 room for the kernel closes at once, which may wait: all are received."""
+
+_ANCILLARY_SIZE = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
+
+_MOST_UNCLOSED = 32
+"""Descriptors that were sent where none are taken and that are not closed yet, from which on no
+further ones are received."""
+
+_unclosed: deque[int] = deque()
+"""As many items as there are such descriptors."""
 
 _UCRED = struct.Struct("iII")
 
@@ -148,6 +159,88 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
         sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     )
     return pid, uid, gid
+
+
+def receive_with_fds(sock: socket.socket, most: int) -> tuple[bytes, list[int]]:
+    """So many bytes at most from a UNIX socket, and the descriptors that came along.
+
+    Raises:
+        BlockingIOError: nothing is there yet.
+        OSError: the connection is broken.
+    """
+    data, ancillary, _flags, _address = sock.recvmsg(most, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
+    if not ancillary:
+        return data, []
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, list(fds)
+
+
+def brings_fds(sock: socket.socket, most: int) -> bool:
+    """Whether descriptors would come along with the next so many bytes of a UNIX socket."""
+    try:
+        _data, _none, flags, _address = sock.recvmsg(most, 0, socket.MSG_PEEK)
+    except OSError:
+        return False
+    return bool(flags & socket.MSG_CTRUNC)
+
+
+def keep_urgent(sock: socket.socket) -> None:
+    """Have urgent data of a UNIX socket read with the rest.
+
+    What nobody reads would be dropped, and the descriptors that come along with it closed.
+    """
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
+def receive(sock: socket.socket, most: int) -> bytes:
+    """So many bytes at most, where no descriptors are taken; empty ones at the end.
+
+    What comes all the same is closed where that keeps nobody waiting: recv(2) would close
+    it, which may wait. `keep_urgent` is to be called before.
+
+    Raises:
+        BlockingIOError: nothing is there yet.
+        ConnectionAbortedError: there are descriptors; the connection is to be ended.
+        OSError: the connection is broken.
+    """
+    if sock.family != socket.AF_UNIX:
+        return sock.recv(most)
+    fds: list[int] = []
+    too_many = len(_unclosed) >= _MOST_UNCLOSED and brings_fds(sock, most)
+    if not too_many:
+        data, fds = receive_with_fds(sock, most)
+        if not fds:
+            return data
+    # Brings in ctypes, which a start need not pay for.
+    from memd.hostmem.closing import close
+
+    _pid, user, _group = peer_credentials(sock)
+    for fd in fds:
+        _unclosed.append(fd)
+        close(fd, _unclosed.pop, user)
+    raise ConnectionAbortedError(errno.ECONNABORTED, "the peer sends descriptors")
+
+
+async def receive_soon(sock: socket.socket, most: int) -> bytes:
+    """The same as `receive`, once there is something."""
+    # A command line has addresses, and no loop.
+    import asyncio
+
+    loop, fd = asyncio.get_running_loop(), sock.fileno()
+    while True:
+        try:
+            return receive(sock, most)
+        except (BlockingIOError, InterruptedError):
+            readable = asyncio.Event()
+            loop.add_reader(fd, readable.set)
+            try:
+                await readable.wait()
+            finally:
+                loop.remove_reader(fd)
 
 
 def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) -> None:

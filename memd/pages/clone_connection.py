@@ -9,6 +9,7 @@ import time
 from itertools import islice
 
 from memd.errors import QMPError
+from memd.hostmem.sockets import close_socket, keep_urgent, receive
 from memd.pages.postcopy import Buffer, Sender, Span
 from memd.pages.recording import RECORD
 
@@ -56,6 +57,7 @@ class CloneConnection:
         # what is asked for can't be sent sooner, and is read then.
         self._full = False
         sock.setblocking(False)
+        keep_urgent(sock)
         if sock.family == socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
         self._loop.add_reader(sock.fileno(), self._send)
@@ -82,12 +84,12 @@ class CloneConnection:
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
-            self._sock.close()
+            close_socket(self._sock)
         self.ended.cancel()
 
     def _receive(self) -> None:
         try:
-            data = self._sock.recv(_READ)
+            data = receive(self._sock, _READ)
             if not data:
                 raise ConnectionResetError("the connection is closed")
             self._sender.receive(data, time.monotonic())

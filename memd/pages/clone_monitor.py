@@ -54,7 +54,9 @@ class CloneMonitor:
         """
         try:
             with reach.opened(path) as place:
-                connecting = AsyncClient.connect(place, oob=True, most=_MOST, events=False)
+                connecting = AsyncClient.connect(
+                    place, oob=True, most=_MOST, events=False, takes_fds=False
+                )
                 client = await asyncio.wait_for(connecting, PATIENCE)
         except TimeoutError:
             raise QMPError(
@@ -71,7 +73,9 @@ class CloneMonitor:
         """Go on with a connection of a process that is gone; its descriptor is taken over."""
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        client = AsyncClient(sock, random.getrandbits(40), most=_MOST, events=False)
+        client = AsyncClient(
+            sock, random.getrandbits(40), most=_MOST, events=False, takes_fds=False
+        )
         return cls(path, client)
 
     def fileno(self) -> int:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, refusing
+from memd.hostmem.sockets import close_socket, keep_urgent, receive_soon
 from memd.json_types import JSON
 from memd.pages.capture import RamFile, capture
 from memd.pages.manifest import TemplateBlock
@@ -165,15 +166,18 @@ class MachineSave:
         except TimeoutError:
             raise QMPError(f"no migration came to {self._path} within {PATIENCE:.0f} s") from None
         stream = bytearray()
-        with source:
+        keep_urgent(source)
+        try:
             try:
                 while len(stream) <= LARGEST:
-                    data = await asyncio.wait_for(loop.sock_recv(source, _READ), PATIENCE)
+                    data = await asyncio.wait_for(receive_soon(source, _READ), PATIENCE)
                     if not data:
                         break
                     stream += data
             except OSError as failed:
                 raise QMPError(f"the migration was cut off: {failed}") from None
+        finally:
+            close_socket(source)
         return bytes(stream)
 
     def _in_order(self, recording: Recording) -> list[RamFile]:

@@ -170,7 +170,7 @@ class Hub:
         most = places.most(user)
         # Three quarters.
         if most and pending.of(user) >= most - most // 4:
-            oldest = pending.oldest(user)
+            oldest = next((each for each, whose in pending.overdue() if whose == user), None)
             if oldest is None:
                 self._shared.log.warn(
                     "a client was turned away: too many of its user have not negotiated"
@@ -179,25 +179,14 @@ class Hub:
             oldest.close()
         if places.has_free_place(user):
             return True
-        # Of its own user first, so that others are not dropped for the one with most.
-        for oldest in (pending.oldest(user), pending.oldest()):
-            if oldest is not None and self._is_room_without(oldest, user):
-                oldest.close()
-                return True
+        if (oldest := places.to_end_for(user, pending.overdue())) is not None:
+            oldest.close()
+            return True
         self._shared.log.warn(
             "a client was turned away: there are %d, %d of its user, see docs/limits.md",
             *(places.taken, places.of(user)),
         )
         return False
-
-    def _is_room_without(self, connection: Connection, user: int) -> bool:
-        """Whether a user may have one more client when another connection is gone."""
-        places, whose = self._places, connection.session.user
-        places.give_back(whose)
-        try:
-            return places.has_free_place(user)
-        finally:
-            places.take(whose)
 
     def _relieve(self, no_memory: bool) -> None:
         """Too much is held for clients: have those go for whom it is most."""

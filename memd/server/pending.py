@@ -8,6 +8,7 @@ from memd.timer import Timer
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator
 
     from memd.server.connection import Connection
 
@@ -53,15 +54,18 @@ class PendingNegotiation:
             each.session.user == user and not each.session.negotiated for each in self._since
         )
 
-    def oldest(self, user: int | None = None) -> Connection | None:
-        """The longest silent client, of a user or of all, if that is over `GRACE`."""
-        first = self._first()
-        if user is not None:
-            silent = (each for each in self._since if not each.session.negotiated)
-            first = next((each for each in silent if each.session.user == user), None)
-        if first is None or self._loop.time() - self._since[first] < GRACE:
-            return None
-        return first
+    def overdue(self) -> Iterator[tuple[Connection, int]]:
+        """The clients that have been silent for over `GRACE`, the longest first, and their users.
+
+        What it yields has to be dealt with before the next one comes or goes.
+        """
+        self._first()
+        now = self._loop.time()
+        for each, since in self._since.items():
+            if now - since < GRACE:
+                return
+            if not each.session.negotiated:
+                yield each, each.session.user
 
     def _first(self) -> Connection | None:
         # Each that has negotiated is passed over once.

@@ -6,7 +6,6 @@ kernel has no data, or its buffer is full.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import os
@@ -17,7 +16,14 @@ import termios
 from collections.abc import Callable
 from typing import Protocol
 
-from memd.hostmem.sockets import MOST_FDS, close_socket, ends_of, has_hung_up
+from memd.hostmem.sockets import (
+    brings_fds,
+    close_socket,
+    ends_of,
+    has_hung_up,
+    keep_urgent,
+    receive_with_fds,
+)
 
 READ_SIZE = 64 * 1024
 """Bytes asked of the kernel at once. Enough for a burst of 256 pipelined
@@ -27,8 +33,6 @@ worst of garbage, an error a byte, takes a tenth of a second for as many."""
 MUCH = 124 * 1024
 """Bytes asked of the kernel at once for a large message; the C library maps memory of its
 own for what is longer than 128 KiB."""
-
-_ANCILLARY_SIZE = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
 
 
 class Stream(Protocol):
@@ -92,24 +96,14 @@ class SocketStream(Stream):
         self.read_fd = self.write_fd = sock.fileno()
         self.origin: dict[str, str] = {} if self.passes_fds else origin_of(sock)
         if self.passes_fds:
-            # Urgent data that nobody reads would be dropped, and what comes along with it closed.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            keep_urgent(sock)
         else:
             tune_network(sock)
 
     def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
         if not self.passes_fds:
             return self._socket.recv(most), []
-        data, ancillary, _flags, _address = self._socket.recvmsg(
-            most, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
-        )
-        if not ancillary:
-            return data, []
-        fds = array.array("i")
-        for level, kind, payload in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        return data, list(fds)
+        return receive_with_fds(self._socket, most)
 
     def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
         if fds and self.passes_fds:
@@ -117,11 +111,7 @@ class SocketStream(Stream):
         return self._socket.send(data)
 
     def brings_fds(self, most: int = READ_SIZE) -> bool:
-        try:
-            _data, _none, flags, _address = self._socket.recvmsg(most, 0, socket.MSG_PEEK)
-        except OSError:
-            return False
-        return bool(flags & socket.MSG_CTRUNC)
+        return brings_fds(self._socket, most)
 
     def hung_up(self) -> bool:
         return has_hung_up(self.read_fd)

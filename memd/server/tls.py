@@ -15,8 +15,8 @@ import ssl
 from collections.abc import Callable
 
 from memd.errors import QMPError
-from memd.hostmem.sockets import has_hung_up
-from memd.places import Places
+from memd.hostmem.sockets import close_socket, has_hung_up, keep_urgent, receive
+from memd.places import SHARE, Places
 from memd.server.peer import user_of
 from memd.server.stream import READ_SIZE, Stream, origin_of, tune_network
 
@@ -27,8 +27,8 @@ HANDSHAKE_TIME = 10.0
 nothing for so long would else hold a descriptor for ever."""
 
 MAX_HANDSHAKES = 256
-"""Handshakes under way at one monitor; the oldest one is ended for one more,
-so that idle connections cannot use up the descriptors."""
+"""Handshakes under way at one monitor, of which a user has a share; the user's oldest one is
+ended for one more, so that idle connections cannot use up the descriptors."""
 
 CHUNK_SIZE = 64 * 1024
 """Bytes encrypted at once: four records of TLS, some 20 µs of work."""
@@ -75,7 +75,7 @@ class TLSStream(Stream):
         self.origin = origin_of(sock) | _certified(tls)
 
     def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
-        data = self._socket.recv(most)
+        data = receive(self._socket, most)
         if data:
             self._in.write(data)
         else:
@@ -159,9 +159,7 @@ class TLSStream(Stream):
                 self._tls.unwrap()
         with contextlib.suppress(OSError):
             self._flush()
-        self._socket.close()
-        if then is not None:
-            then()
+        close_socket(self._socket, then)
 
 
 class _Handshake:
@@ -191,6 +189,7 @@ class _Handshake:
         self._over = False
         self._writing = False
         sock.setblocking(False)
+        keep_urgent(sock)
         self._timer = loop.call_later(patience, self.end, "the handshake took too long")
         loop.add_reader(sock.fileno(), self._guarded, self._read)
         # A client speaks first.
@@ -216,7 +215,7 @@ class _Handshake:
         # Record by record: what comes after the handshake has to stay in the
         # socket, where it wakes the reader of the stream.
         while not self._over:
-            data = self._socket.recv(self._missing)
+            data = receive(self._socket, self._missing)
             if not data:
                 self.end("the peer left")
                 return
@@ -264,8 +263,8 @@ class _Handshake:
         self._leave()
         with contextlib.suppress(OSError):
             # What the peer has sent on top must not turn the alert into a reset.
-            self._socket.recv(READ_SIZE)
-        self._socket.close()
+            receive(self._socket, READ_SIZE)
+        close_socket(self._socket)
         self._done(self, None, reason)
 
     def _leave(self) -> None:
@@ -302,7 +301,7 @@ class TLSPort:
         places: Places,
     ) -> None:
         self._loop = loop
-        self._places = places
+        self._places = Places(self.max_handshakes, SHARE, within=places)
         self._context = context
         self._host = host
         self._served = served
@@ -313,8 +312,9 @@ class TLSPort:
         """Begin a handshake; whether a stream came of it."""
         outcome: asyncio.Future[bool] = self._loop.create_future()
         user, places = user_of(sock), self._places
-        if len(self._pending) >= self.max_handshakes or not places.has_free_place(user):
-            for oldest in [*self._pending][:1]:
+        if not places.has_free_place(user):
+            pending = ((each, whose) for each, (_sock, whose, _outcome) in self._pending.items())
+            if (oldest := places.to_end_for(user, pending)) is not None:
                 oldest.end("too many handshakes at once")
         try:
             if not places.has_free_place(user):
@@ -326,7 +326,7 @@ class TLSPort:
             )
         except (QMPError, OSError, ValueError) as error:
             # ValueError: a name that no certificate could have.
-            sock.close()
+            close_socket(sock)
             self._tell(str(error))
             outcome.set_result(False)
         else:

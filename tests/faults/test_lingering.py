@@ -166,6 +166,27 @@ def test_refused_descriptors_are_not_without_number(
     ends(server)
 
 
+@pytest.mark.parametrize("where", ["metrics", "template"])
+def test_those_whose_protocol_has_no_descriptors(
+    start_memd: Callable[..., Server], directory: Path, peer: Peer, where: str
+) -> None:
+    path = directory / "other"
+    server = start_memd("--metrics", f"unix:{path}", "--templates", str(directory / "store"))
+    monitor = server.monitor()
+    if where == "template":
+        memory = {"qom-type": "memory-backend-memfd", "id": "m", "size": 1 << 20}
+        assert monitor.execute("object-add", memory) == {"return": {}}
+        answer = monitor.execute("x-template-save", {"name": "t", "id": "m"})
+        path = Path(answer["return"]["uri"].removeprefix("unix:"))
+    for flags in (0, socket.MSG_OOB) if where == "metrics" else (0,):
+        hand_over(server, peer.linger(), others=20, flags=flags, path=path)
+        others_go_on(server)
+    if where == "template":
+        error = monitor.read_event("X_TEMPLATE_SAVED")["data"]["error"]
+        assert "the peer sends descriptors" in error
+    ends(server)
+
+
 @pytest.mark.parametrize("where", ["chardev", "qtest", "nbd", "backlog"])
 def test_other_sockets(directory: Path, peer: Peer, where: str) -> None:
     """Those where nobody is served, or another protocol is spoken; and at the end."""

@@ -15,6 +15,7 @@ from memd.errors import QMPError
 from memd.hostmem.window import Window
 from memd.pages.clone_connection import CloneConnection
 from memd.pages.postcopy import Buffer, Sender, Span
+from tests.descriptors import lingering, wait_for_closing
 
 SIZE = 4 << 20
 
@@ -84,3 +85,20 @@ async def test_a_file_that_is_cut(file: Span) -> None:
         await asyncio.wait_for(connection.ended, 60)
     connection.close()
     theirs.close()
+
+
+@pytest.mark.parametrize("flags", [0, socket.MSG_OOB])
+async def test_a_peer_that_sends_descriptors(flags: int) -> None:
+    """It is served no further, and nobody waits for their last close."""
+    ours, theirs = socket.socketpair()
+    connection = CloneConnection(Pieces([]), ours)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with lingering(listening) as sent:
+            socket.send_fds(theirs, [b"x"], [sent.fileno()] * 20, flags)
+        with lingering(listening) as sent:
+            socket.send_fds(theirs, [b"x"], [sent.fileno()], flags)
+        with pytest.raises(OSError, match="the peer sends descriptors"):
+            await connection.ended
+        connection.close()
+    theirs.close()
+    wait_for_closing()

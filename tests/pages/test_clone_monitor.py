@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from memd.errors import QMPError
 from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.reach import Reach
+from tests.descriptors import lingering, wait_for_closing
 
 VERSION = {"qemu": {"major": 10, "minor": 0, "micro": 2}, "package": ""}
 GREETING = {"QMP": {"version": VERSION, "capabilities": ["oob"]}}
@@ -65,6 +67,22 @@ async def test_an_answer_without_an_end(directory: Path) -> None:
     async with connected(machine, directory) as monitor:
         with pytest.raises(QMPError, match=r"the monitor .* is lost: a message of more than"):
             await monitor.check_machine("pc")
+
+
+async def test_descriptors_are_not_taken(directory: Path) -> None:
+    """Nor is their last close waited for."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory / "qmp"))
+        listening.listen()
+        connecting = asyncio.ensure_future(CloneMonitor.connect(str(directory / "qmp"), Reach()))
+        await asyncio.sleep(0)
+        theirs, _address = await asyncio.to_thread(listening.accept)
+    with theirs, socket.create_server(("127.0.0.1", 0)) as peer:
+        with lingering(peer) as sent:
+            socket.send_fds(theirs, [json.dumps(GREETING).encode()], [sent.fileno()] * 2)
+        with pytest.raises(QMPError, match="cannot connect to the monitor"):
+            await connecting
+    wait_for_closing()
 
 
 @pytest.mark.parametrize("answers", [(True, "x"), (True, {}), ([], {}), (True, -4096)])

@@ -8,6 +8,7 @@ from typing import cast
 from memd.server.connection import Connection
 from memd.server.pending import GRACE, PendingNegotiation
 from tests.server.clock import Clock
+from tests.users import STRANGER
 
 
 class Caller:
@@ -16,6 +17,7 @@ class Caller:
     def __init__(self, pending: PendingNegotiation) -> None:
         self._pending = pending
         self.negotiated = False
+        self.user = STRANGER
         self.end = ""
         self.session = self
         pending.came(cast(Connection, self))
@@ -33,18 +35,19 @@ async def until_ended(callers: list[Caller]) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_the_oldest_makes_room() -> None:
+def test_those_silent_for_long_come_first() -> None:
     clock = Clock()
     pending = PendingNegotiation(clock.loop, 0)
-    assert pending.oldest() is None
     first, second, third = (Caller(pending) for _ in range(3))
-    assert pending.oldest() is None
+    assert not [*pending.overdue()]
     clock.now += GRACE
+    Caller(pending)
     first.negotiated = True
-    assert pending.oldest() is cast(Connection, second)
+    found = [(cast(object, each), user) for each, user in pending.overdue()]
+    assert found == [(second, STRANGER), (third, STRANGER)]
     for each in (second, third):
         each.close()
-    assert pending.oldest() is None
+    assert not [*pending.overdue()]
 
 
 async def test_clients_that_do_not_negotiate_are_disconnected() -> None:

@@ -19,6 +19,7 @@ from memd.errors import QMPError
 from memd.places import ANYBODY, Places
 from memd.server.tls import TLSPort, TLSStream
 from tests.conftest import NOT_HERE
+from tests.descriptors import lingering, wait_for_closing
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
 from tests.ports import free_port
@@ -354,6 +355,10 @@ class SmallPort(TLSPort):
     max_handshakes = 2
 
 
+class FourPort(TLSPort):
+    max_handshakes = 4
+
+
 async def test_a_handshake_takes_so_long_and_no_longer(certificates: Certificates) -> None:
     ports = Ports(lambda: server_context(certificates), make=ImpatientPort)
     client, outcome = ports.connect()
@@ -396,7 +401,9 @@ async def test_handshakes_take_the_places_of_their_user(certificates: Certificat
     assert not await connections[1][1]
     places.take(STRANGER, 4)
     connections.append(ports.connect())
-    assert [outcome.done() for _client, outcome in connections] == [True] * 4
+    # Ending the older one would make no room.
+    assert [outcome.done() for _client, outcome in connections] == [True, True, False, True]
+    ports.port.close()
     assert places.of(ANYBODY) == 0
     places.give_back(STRANGER, 4)
     client, outcome = ports.connect()
@@ -409,6 +416,34 @@ async def test_handshakes_take_the_places_of_their_user(certificates: Certificat
     for each, _outcome in connections:
         each.close()
     secure.close()
+
+
+async def test_the_oldest_of_another_user_goes_on(certificates: Certificates) -> None:
+    """Of four places, those whose user is not known may have three."""
+    ports = Ports(lambda: server_context(certificates), make=FourPort)
+    theirs, ours = socket.socketpair()
+    local = ports.port.start(ours)
+    connections = [ports.connect() for _ in range(4)]
+    assert [outcome.done() for _client, outcome in connections] == [True, False, False, False]
+    assert not local.done()
+    ports.port.close()
+    assert not await local
+    theirs.close()
+    for client, _outcome in connections:
+        client.close()
+
+
+async def test_descriptors_are_not_taken_in_a_handshake(certificates: Certificates) -> None:
+    """Nor is their last close waited for."""
+    ports = Ports(lambda: server_context(certificates))
+    theirs, ours = socket.socketpair()
+    outcome = ports.port.start(ours)
+    with socket.create_server(("127.0.0.1", 0)) as listening, lingering(listening) as sent:
+        socket.send_fds(theirs, [b"x"], [sent.fileno()])
+    assert not await outcome
+    assert ports.refused == 1
+    theirs.close()
+    wait_for_closing()
 
 
 async def test_credentials_that_are_for_the_other_end(certificates: Certificates) -> None:
