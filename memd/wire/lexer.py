@@ -271,7 +271,11 @@ class Lexer:
     def held(self) -> int:
         """Bytes that the message under construction takes, roughly."""
         parser = self._parser
-        return parser.held if parser.told else parser.held + self._partial_bytes
+        if parser.told:
+            return parser.held
+        # What an error would quote is there twice.
+        quoted = 0 if self._long is None else LONG
+        return parser.held + self._partial_bytes + quoted
 
     def feed(
         self,
@@ -302,7 +306,6 @@ class Lexer:
         self._counted = pos
         self._reread = pos if self._again else -1
         self._again = False
-        self._stale = 0 if self._stale == len(self._data) else -1
         self._data = data
         self._plain = not escapes and data.isascii()
         end = len(data)
@@ -343,6 +346,10 @@ class Lexer:
         self._again = pos < end and pos == self._reread
         if self._position is not None:
             self._position.advance(data, self._counted, pos)
+        # Of what follows the beginning is what stands there now. The data is not kept: it would
+        # be for as long as the client sends no more.
+        self._stale = 0 if self._stale == end else -1
+        self._data = b""
         return pos
 
     def _step(self, pos: int) -> int:
