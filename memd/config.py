@@ -343,6 +343,7 @@ class Config:
         machine: what was said of it.
         numa_options: the `-numa` options as given, and what is in each.
         machine_values: its properties that were given, by name.
+        firmware_directories: where its firmware is looked for, besides the usual ones.
         devices: what is plugged into it, in the order in which QEMU does it.
         default_audio: whether sound cards of a stand-in need to name no backend.
         globals: values of properties of devices that are not told otherwise, in their order.
@@ -414,6 +415,7 @@ class Config:
         self.pools: list[tuple[JSONObject, int]] = []
         self.accels: list[str] = []
         self.machine_values: JSONObject = {}
+        self.firmware_directories: list[str] = []
         self.numa_options: list[tuple[str, JSONObject]] = []
         self.devices: list[DeviceOption] = []
         self.globals: list[Global] = []

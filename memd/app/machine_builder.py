@@ -23,6 +23,7 @@ from memd.devices.machine_object import (
     cpu_positions,
     set_machine,
     settle_caches,
+    warning_of_low_memory,
 )
 from memd.errors import StartError, starting
 from memd.json_types import JSONObject
@@ -92,10 +93,28 @@ class MachineBuilder:
             with starting():
                 set_globals(self._daemon)
         await self._give_memory(make_object)
+        await self._check_boot_files(run)
         standin = self._daemon.standin
         of_drives = [] if standin is None else standin.devices_of_drives
         for device in (*self._config.devices, *of_drives):
             await self._plug(device, run)
+        if "dumpdtb" in self._config.machine_values:
+            raise StartError(
+                "This machine doesn't have an FDT",
+                hint="(Perhaps it doesn't support FDT at all, or perhaps you need to provide an FDT"
+                " with the -fdt option?)",
+            )
+
+    async def _check_boot_files(self, run: Run) -> None:
+        config = self._config
+        if {"kernel", "firmware"}.isdisjoint(config.machine_values):
+            return
+        from memd.devices.boot_files import check_boot_files
+
+        has_flash = "system.flash0" in self._tree.machine.children
+        values, directories = config.machine_values, config.firmware_directories
+        with starting():
+            await run(check_boot_files(self._kind.kind, values, has_flash, directories))
 
     def _add_hardware(self) -> None:
         """Put CPUs, buses and all that is not memory into the tree."""
@@ -110,6 +129,7 @@ class MachineBuilder:
         daemon.machine.set_up()
         cpu_type = self._machine.cpu_type or self._kind.cpu_type
         add_parts(daemon.machine, cpu_type, daemon.accel)
+        root.is_made = True
 
     async def _give_memory(self, make_object: MakeObject) -> None:
         machine = self._machine
@@ -136,6 +156,10 @@ class MachineBuilder:
             settle_caches(self._kind, self._tree.machine)
             check_limits(self._kind, machine)
             below = self._tree.machine.values.get("max-ram-below-4g", 0)
+            told = self._config.machine_values.get("max-ram-below-4g", 0)
+            warning = warning_of_low_memory(self._kind, machine.ram_size, told)
+            if warning is not None:
+                self._config.report.warning(warning)
             check_addresses(self._kind, machine, below, self._config.compat)
 
     async def _plug(self, device: DeviceOption, run: Run) -> None:

@@ -125,7 +125,9 @@ class Hardware:
             for options in config.objects
             if options["qom-type"].startswith("memory-backend-")
         }
-        config.machine_values = values = self.machine.resolve(backends)
+        config.machine_values = values = self.machine.resolve(
+            backends, _before_the_machine(config), _audiodevs(config), config
+        )
         backend = values.pop("memory-backend", None)
         size = memory.size
         if size is None and backend is not None:
@@ -179,3 +181,23 @@ class Hardware:
 
         positions = list(cpu_positions(kind, smp))
         return numa_nodes(self._numa, kind, backends, positions, self._config, hmat=hmat)
+
+
+_LATER = ("memory-backend-", "filter-", "rng-egd", "qtest", "cryptodev-vhost-user", "colo-compare")
+"""How types of objects begin that are made once the machine has its properties."""
+
+
+def _before_the_machine(config: Config) -> dict[str, str]:
+    """The types of the objects that are made before the machine has its properties, by id."""
+    known = [each.options for each in config.startup if each.command == "object-add"]
+    return {
+        each["id"]: each["qom-type"]
+        for each in (*config.objects, *known)
+        if isinstance(each.get("id"), str) and not str(each.get("qom-type")).startswith(_LATER)
+    }
+
+
+def _audiodevs(config: Config) -> set[str]:
+    """The ids of the audio backends that there will be."""
+    made = [each for each in config.startup if each.command in ("audiodev", "default-audiodev")]
+    return {each.options["id"] for each in made if isinstance(each.options.get("id"), str)}

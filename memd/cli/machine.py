@@ -7,7 +7,7 @@ their order were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any
 
 from memd.cli.keyval import HELP, parse_keyval
@@ -15,7 +15,7 @@ from memd.cli.opts import Opts, OptsList, Warn, parse_opts
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
-from memd.config import Report
+from memd.config import Config, Report
 from memd.devices.kinds import (
     FLASH,
     NONE,
@@ -27,17 +27,15 @@ from memd.devices.kinds import (
 )
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+from memd.qapi.keyval import SCALARS, visit_text
+from memd.qapi.visit import bad_type, visit_enum
+from memd.qom.machine import check_value, machine_types, visit_low_half, words_of
 
-_COMMON = (
-    *("append", "aux-ram-share", "boot", "confidential-guest-support", "dt-compatible", "dtb"),
-    *("dump-guest-core", "dumpdtb", "firmware", "graphics", "initrd", "kernel"),
-    *("kernel-irqchip", "mem-merge", "memory-backend", "memory-encryption", "phandle-start"),
-    *("shim", "suppress-vmdesc", "usb"),
-)
-_SWITCHES = (
-    *("aux-ram-share", "dump-guest-core", "graphics", "mem-merge"),
-    *("suppress-vmdesc", "usb"),
-)
+_LEGACY = ("accel", "igd-passthru", "kernel-irqchip", "kvm-shadow-mem")
+"""Names of what an accelerator has, not the machine."""
+
+_HOLDERS = ("peripheral", "peripheral-anon", "unattached")
+"""What is below a machine before its properties are set."""
 
 _NO_OBJECT = {
     "boot": "Invalid parameter type for 'boot', expected: object",
@@ -108,6 +106,11 @@ class MachineOptions:
     def has(self, name: str) -> bool:
         """Whether a property was given."""
         return name in self._options
+
+    def text(self, name: str) -> str | None:
+        """What a property was given as, None where it was not, or with members."""
+        value = self._options.get(name)
+        return value if isinstance(value, str) else None
 
     def take_members(self, name: str) -> JSONObject:
         """Remove and return the members given so far of a property that is used elsewhere."""
@@ -203,22 +206,36 @@ class MachineOptions:
             report.error(f"falling back to {'KVM' if found[0] == 'kvm' else found[0]}")
         return found
 
-    def resolve(self, backends: Container[str]) -> JSONObject:
+    def resolve(
+        self,
+        backends: Collection[str],
+        objects: Mapping[str, str],
+        audiodevs: Container[str],
+        config: Config,
+    ) -> JSONObject:
         """The properties that were given, by name and with values of their types.
 
         Args:
             backends: the ids of the memory backends that there will be.
+            objects: the types of the objects that there are before the machine, by their ids.
+            audiodevs: the ids of the audio backends that there will be.
+            config: whose properties; its report is told of values that may not be meant so.
 
         Raises:
             QMPError: there is no such property, or it can't be that.
         """
-        types = {row[0]: row[1] for row in self.kind.properties}
+        from memd.qapi.hash_order import object_order
+
+        machine, none = machine_types(config.compat)
+        known = none if self.kind == NONE else machine
+        types = {name: each.type for name, each in known.all_properties.items()}
+        types |= {row[0]: row[1] for row in self.kind.properties}
         if self.kind.kind in ("q35", "pc"):
             types |= dict.fromkeys(FLASH, "string")
-        types |= dict.fromkeys(_COMMON, "string") | dict.fromkeys(_SWITCHES, "bool")
-        values = {}
-        for name, value in self._options.items():
-            if name in ("type", "accel"):
+        values: JSONObject = {}
+        for name in object_order(self._options):
+            value = self._options[name]
+            if name == "type" or (name in _LEGACY and isinstance(value, str)):
                 continue
             if name in _NO_OBJECT:
                 if not isinstance(value, dict):
@@ -230,10 +247,24 @@ class MachineOptions:
                 continue
             kind = types.get(name)
             if kind is None:
-                raise QMPError(f"Property '{self.kind.type_name}.{name}' not found")
-            values[name] = _value(kind, name, value)
+                what = "is not writable" if name in _HOLDERS else "not found"
+                raise QMPError(f"Property '{self.kind.type_name}.{name}' {what}")
+            values[name] = value = _value(kind, name, value)
+            check_value(name, value)
+            if name in _CONFIDENTIAL:
+                _check_confidential(name, value, objects)
+            elif name == "pcspk-audiodev" and value not in audiodevs:
+                raise QMPError(f"audiodev '{value}' not found")
+            elif name == "max-ram-below-4g" and value < 1 << 20:
+                config.report.warning(
+                    f"Only {value} bytes of RAM below the 4GiB boundary,"
+                    "BIOS may not work with less than 1MiB"
+                )
         backend = values.get("memory-backend")
-        if backend is not None and backend.rpartition("/")[2] not in backends:
+        if backend == "" and len(backends) == 1:
+            # An empty path leads to the only one.
+            (values["memory-backend"],) = backends
+        elif backend is not None and backend.rpartition("/")[2] not in backends:
             raise QMPError(f"Memory backend '{backend}' not found")
         return values
 
@@ -294,7 +325,6 @@ def _merge(held: JSONObject, given: JSONObject, above: str = "") -> None:
 
 def _caches(given: Any, levels: tuple[str, ...]) -> Any:
     """The value of `smp-cache`, whose names are text still."""
-    from memd.qapi.keyval import visit_text
     from memd.qom.machine_structs import shared_caches, visit_cache
     from memd.qom.topology import NO_CACHES
 
@@ -313,20 +343,38 @@ def _boot(members: JSONObject) -> Any:
     return visit_boot(typed(members, _BOOT, "boot"), "boot")
 
 
+_CONFIDENTIAL = {
+    "confidential-guest-support": "Device '{}' not found",
+    "memory-encryption": "No such memory encryption object '{}'",
+}
+"""Properties that name an object which keeps memory from the host, and the error for none such."""
+
+_KEEPS_FROM_HOST = ("sev-guest", "sev-snp-guest", "tdx-guest")
+
+
+def _check_confidential(name: str, path: str, objects: Mapping[str, str]) -> None:
+    """Raise `QMPError`: there is no such object, or no accelerator that supports it."""
+    if not path and name == "confidential-guest-support":
+        return
+    kind = objects.get(path.removeprefix("/objects/"))
+    if kind is None and path not in ("/machine", "machine", "/objects", "objects"):
+        raise QMPError(_CONFIDENTIAL[name].format(path))
+    if kind not in _KEEPS_FROM_HOST:
+        raise bad_type("confidential-guest-support", "confidential-guest-support")
+    if kind == "sev-snp-guest":
+        raise QMPError(f"cannot set up private guest memory for {kind}: KVM required")
+    raise QMPError(f"accelerator does not support confidential guest {kind}")
+
+
 def _value(kind: str, name: str, text: Any) -> Any:
     """A property's value from its text."""
-    from memd.qapi.keyval import SCALARS, visit_text
-    from memd.qapi.visit import bad_type, visit_enum
-
     if kind in _ARRAYS:
         raise bad_type(name, "array")
-    if kind == "OnOffAuto":
-        return visit_enum(("on", "off", "auto"), visit_text)(text, name)
-    value = SCALARS.get(kind.removesuffix("_t"), visit_text)(text, name)
-    if name == "max-ram-below-4g" and value > 1 << 32:
-        raise QMPError(
-            f"Machine option 'max-ram-below-4g={value}' expects size less than or equal to 4G"
-        )
-    if name == "nvdimm-persistence" and text not in ("cpu", "mem-ctrl"):
-        raise QMPError(f"-machine nvdimm-persistence={text}: unsupported option")
-    return value
+    words = words_of(name, kind)
+    return (_VISITS.get(kind, visit_text) if words is None else visit_enum(words, visit_text))(
+        text, name
+    )
+
+
+_VISITS = {**SCALARS, "int": visit_low_half(SCALARS["int"]), "uint64_t": SCALARS["uint64"]}
+"""The visits of the types of properties, whose values are text."""

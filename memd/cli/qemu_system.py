@@ -53,15 +53,13 @@ _IMPLIED = {
 }
 """The keys of first values that have none, by their options."""
 
-_READ_OVER = (
-    *("append", "bios", "dtb", "initrd", "kernel"),
-    "d",
-    "D",
-    "k",
-    "L",
-    "seed",
-    "trace",
-)
+_BOOTED = {
+    **{name: name for name in ("append", "dtb", "initrd", "kernel", "shim")},
+    "bios": "firmware",
+}
+"""Options that set a property of the machine, and its name."""
+
+_READ_OVER = ("d", "D", "k", "seed", "trace")
 _FLAGS_READ_OVER = (
     *("full-screen", "no-fd-bootchk", "no-user-config", "only-migratable"),
     "win2k-hack",
@@ -71,7 +69,7 @@ REFUSED = (
     "acpitable",
     *("dfilter", "dump-vmstate", "echr", "iscsi"),
     *("mtdblock", "plugin"),
-    *("sd", "shim"),
+    "sd",
     "xen-domid",
 )
 FLAGS_REFUSED = (
@@ -349,6 +347,21 @@ def _cpu(line: QemuCommandLine, given: Given) -> None:
     line.hardware.cpu_model, _, line.hardware.cpu_features = given.value.partition(",")
 
 
+def _boot_from(name: str) -> Take:
+    """An option that is a property of the machine."""
+    return lambda line, given: line.hardware.machine.set(name, given.value)
+
+
+def _directory(line: QemuCommandLine, given: Given) -> None:
+    """Take `-L`, which firmware is looked for in."""
+    from memd.devices.boot_files import DIRECTORIES
+
+    directories = line.config.firmware_directories
+    if given.value in HELP:
+        raise Answered("".join(f"{each}\n" for each in (*directories, *DIRECTORIES)))
+    directories.append(given.value)
+
+
 def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
     line.hardware.machine.set("accel", "kvm")
 
@@ -421,6 +434,8 @@ OPTIONS: dict[str, Take] = {
     **_taken("register", "nic", "net", by="take_network"),
     **dict.fromkeys(("readconfig", "set"), _nothing),
     "usbdevice": _usbdevice,
+    **{name: _boot_from(each) for name, each in _BOOTED.items()},
+    "L": _directory,
     **dict.fromkeys(_READ_OVER, _nothing),
     **dict.fromkeys(REFUSED, _refuse),
     "dump-vmstate": _refuse_description,
@@ -485,12 +500,19 @@ def _check_stdio(line: QemuCommandLine, given: Sequence[Given]) -> None:
             taken = True
 
 
-def _check_kernel(line: QemuCommandLine, given: Sequence[Given]) -> None:
-    """Raise `CommandLineError` for what is a kernel's where there is none."""
-    names = {each.name for each in given}
-    for name in ("append", "initrd"):
-        if name in names and "kernel" not in names and not line.hardware.machine.has("kernel"):
+def _check_together(line: QemuCommandLine) -> None:
+    """Raise `CommandLineError` where an option is given that another one needs, or excludes."""
+    config, machine = line.config, line.hardware.machine
+    for name in ("append", "shim", "initrd"):
+        if machine.text(name) is not None and machine.text("kernel") is None:
             raise CommandLineError(f"-{name} only allowed with -kernel option")
+    incoming = config.incoming
+    if config.loading is not None:
+        for other, given in (("incoming", incoming is not None), ("preconfig", config.preconfig)):
+            if given:
+                raise CommandLineError(f"'{other}' and 'loadvm' options are mutually exclusive")
+    if config.preconfig and incoming is not None and incoming.command == "incoming":
+        raise CommandLineError("'preconfig' supports '-incoming defer' only")
 
 
 def _open_qtest(line: QemuCommandLine) -> None:
@@ -570,21 +592,18 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
 
         given = expand(given, "set", partial(take_set, options=OPTIONS))
     line.find_compat(given)
-    hardware.machine.set("graphics", "on")
     hardware.machine.listed = partial(_machines, line)
     apply_options(given, OPTIONS | FLAGS, line)
+    if not hardware.machine.has("graphics"):
+        hardware.machine.set("graphics", "on")
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
-    if config.loading is not None and config.incoming is not None:
-        raise CommandLineError("'incoming' and 'loadvm' options are mutually exclusive")
-    if config.preconfig and config.incoming is not None and config.incoming.command == "incoming":
-        raise CommandLineError("'preconfig' supports '-incoming defer' only")
+    _check_together(line)
     hardware.machine.check_type(config.compat)
     _set_clock(line)
     given = [*given, *_add_defaults(line, given)]
     line.monitors.finish()
     _check_stdio(line, given)
-    _check_kernel(line, given)
     with located():
         hardware.resolve()
     _check_cpu(line)

@@ -187,7 +187,7 @@ Registered; what works of them is listed in docs/standing-in.md:
 
 Checked; what has an effect is listed in docs/standing-in.md:
   -cpu, -global, -boot, -display, -run-with, -smbios, -fw_cfg, -icount,
-  -option-rom
+  -option-rom, -kernel, -initrd, -append, -shim, -bios, -dtb, -L
 
 memd's own:
   -guest-reacts immediately|after=MS|never|refuses
@@ -206,7 +206,7 @@ memd's own:
 
 Accepted, without effect:
   -no-user-config, -nographic, -sandbox, -k, -D, -d, -trace, -overcommit,
-  -kernel, -initrd, -append, -bios, -dtb, -no-fd-bootchk, -win2k-hack
+  -no-fd-bootchk, -win2k-hack
 
 QEMU's other options are refused. See memd --help for the daemon's own, and
 where the docs/ are.

@@ -55,6 +55,7 @@ def set_machine(tree: Tree, kind: MachineKind, config: MachineConfig, values: JS
         tree.add_type(machine.qom_type)
         machine.values |= {name: value for name, _type, value, _text in kind.properties}
         machine.values |= kind.values
+        machine.boot_order = kind.values.get("boot", {})
     for name, value in values.items():
         held = machine.values.get(name)
         if isinstance(held, dict):
@@ -296,6 +297,38 @@ def check_limits(kind: MachineKind, config: MachineConfig) -> None:
         raise QMPError(f"unsupported {what} of memory slots: {config.slots}")
     if kind.kind != "virt" and config.maxmem % 4096:
         raise QMPError("maximum memory size must by aligned to multiple of 4096 bytes")
+
+
+_GIB = 1 << 30
+_HOLE = {"pc": 0xC000_0000, "q35": 0xB000_0000}
+"""Up to where memory is below 4 GiB, unless less is asked for (bytes)."""
+
+
+def warning_of_low_memory(kind: MachineKind, size: int, below: int) -> str | None:
+    """What is said of memory that goes on above 4 GiB sooner than it has to, and at a bad place.
+
+    Args:
+        kind: which machine it is.
+        size: bytes of its memory.
+        below: bytes that may be below 4 GiB; 0 where it was not told.
+    """
+    if not below or below % _GIB == 0 or below > _HOLE.get(kind.kind, 0):
+        return None
+    if kind.kind == "pc":
+        if size < below:
+            return None
+        return (
+            f"Large machine and max_ram_below_4g ({below}) not a multiple of 1G;"
+            " possible bad performance."
+        )
+    lowest = 0x8000_0000 if size >= _HOLE["q35"] else _HOLE["q35"]
+    # QEMU counts without a sign.
+    if below >= lowest or (size - below) % (1 << 64) <= below:
+        return None
+    return (
+        f"There is possibly poor performance as the ram size  ({size:#x}) is more then twice the"
+        f" size of max-ram-below-4g ({below}) and max-ram-below-4g is not a multiple of 1G."
+    )
 
 
 def check_addresses(kind: MachineKind, config: MachineConfig, below: int, compat: Compat) -> None:

@@ -83,22 +83,21 @@ class MachineObject(QObject):
         links: the same for links.
         cache_levels: of the topology of its CPUs, what a cache can belong to.
         caches_given: whether `smp-cache` was set.
+        boot_order: the members of `boot` that it has where it is not given them.
+        is_made: whether its devices are there.
     """
 
     cache_levels: tuple[str, ...] = ()
     caches_given = False
+    is_made = False
 
     def __init__(self, qom_type: ObjectType, tree: Paths) -> None:
         super().__init__(qom_type, tree)
+        self.boot_order: JSONObject = {}
         rows = (*_SIMPLE, *_AUX_11_1, SPCR, *_STRUCTURES, _PHANDLE)
         self.values: JSONObject = {name: value for name, _type, value, _text in rows}
         self.values["smp-cache"] = NO_CACHES
         self.links: dict[str, QObject | None] = {}
-
-
-def _visit_int32(value: JSON, name: str) -> JSON:
-    """A QAPI int that QEMU keeps in 32 bits, cutting off the rest."""
-    return (visit_int64(value, name) + 2**31) % 2**32 - 2**31
 
 
 def _visit_struct(name: str) -> Visit:
@@ -113,16 +112,59 @@ def _visit_struct(name: str) -> Visit:
     return visit
 
 
+def visit_low_half(visit: Visit) -> Visit:
+    """A QAPI int that QEMU keeps in 32 bits, cutting off the rest; `visit` reads all of it."""
+
+    def visit_low(value: JSON, path: str) -> JSON:
+        return (visit(value, path) + 2**31) % 2**32 - 2**31
+
+    return visit_low
+
+
 _VISITS: dict[str, Visit] = {
     "bool": visit_bool,
-    "int": _visit_int32,
+    "int": visit_low_half(visit_int64),
     "size": visit_size,
     "uint64_t": visit_uint64,
-    "OnOffAuto": visit_enum(("on", "off", "auto")),
     "BootConfiguration": _visit_struct("boot"),
     "MemorySizeConfiguration": _visit_struct("memory"),
     "SMPConfiguration": _visit_struct("smp"),
 }
+
+_WORDS = {
+    "OnOffAuto": ("on", "off", "auto"),
+    "PCSouthBridgeOption": ("PIIX3", "piix4-isa"),
+    "smbios-entry-point-type": ("32", "64", "auto"),
+}
+"""The words that a property takes, by its type, or by its name where that is a string's."""
+
+
+def words_of(name: str, type: str) -> tuple[str, ...] | None:
+    """The words that a property takes, None where it takes no words."""
+    return _WORDS.get(type) or _WORDS.get(name)
+
+
+_MOST_BYTES = {"x-oem-id": 6, "x-oem-table-id": 8}
+_MOST_FIRMWARE = 16 << 20
+
+
+def check_value(name: str, value: JSON) -> None:
+    """Raise `QMPError` where a machine's property can't have a value, which is of its type."""
+    most = _MOST_BYTES.get(name)
+    if most is not None and len(value.encode()) > most:
+        raise QMPError(f"User specified {name} value is bigger than {most} bytes in size")
+    if name == "max-ram-below-4g" and value > 1 << 32:
+        raise QMPError(
+            f"Machine option 'max-ram-below-4g={value}' expects size less than or equal to 4G"
+        )
+    if name == "max-fw-size" and value > _MOST_FIRMWARE:
+        raise QMPError(
+            f"User specified max allowed firmware size {value} is greater than 16MiB. If combined"
+            " firmware size exceeds 16MiB the system may not boot, or experience intermittent"
+            "stability issues."
+        )
+    if name == "nvdimm-persistence" and value not in ("cpu", "mem-ctrl"):
+        raise QMPError(f"-machine nvdimm-persistence={value}: unsupported option")
 
 
 def stored(rows: Iterable[Row]) -> list[Property]:
@@ -132,14 +174,26 @@ def stored(rows: Iterable[Row]) -> list[Property]:
 
 def _stored(name: str, type: str, _value: JSON, description: str | None) -> Property:
     def setter(machine: MachineObject, value: JSON) -> None:
-        machine.values[name] = value
+        check_value(name, value)
+        if name == "vfio-user" and machine.is_made:
+            raise QMPError("Error enabling vfio-user - machine already created")
+        machine.values[name] = {**machine.boot_order, **value} if name == "boot" else value
 
+    def guard(machine: MachineObject) -> None:
+        if name == "pcspk-audiodev" and machine.is_made:
+            raise QMPError(
+                "Attempt to set property 'audiodev' on anonymous device (type 'isa-pcspk') after"
+                " it was realized"
+            )
+
+    words = words_of(name, type)
     return Property(
         name,
         type,
-        visit=_VISITS.get(type, visit_str),
+        visit=_VISITS.get(type, visit_str) if words is None else visit_enum(words),
         get=lambda machine: machine.values[name],
         set=setter,
+        guard=guard,
         description=description,
     )
 

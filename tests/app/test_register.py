@@ -22,7 +22,7 @@ def test_what_a_client_starts_a_machine_with(start: Start, directory: Path) -> N
             "-m",
             "64M",
             "-kernel",
-            "/boot/vmlinuz",
+            str(disk),
             "-append",
             "quiet",
         ),

@@ -6,7 +6,7 @@ from memd.cli.machine import MachineOptions
 from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
-from memd.config import Report
+from memd.config import Config, Report
 from memd.errors import QMPError
 
 
@@ -87,7 +87,7 @@ def test_none_of_those(capsys: pytest.CaptureFixture[str]) -> None:
 def resolve(text: str, backends: tuple[str, ...] = ("m0",)) -> dict[str, object]:
     made = machine(text)
     made.check_type(Compat.V10_0)
-    return made.resolve(backends)
+    return made.resolve(backends, {}, (), Config(Report("memd")))
 
 
 def test_properties() -> None:
@@ -98,7 +98,6 @@ def test_properties() -> None:
     }
     assert resolve("q35,nvdimm=on,kernel_irqchip=split,vmport=auto,max-fw-size=1M") == {
         "nvdimm": True,
-        "kernel-irqchip": "split",
         "vmport": "auto",
         "max-fw-size": 1 << 20,
     }

@@ -49,7 +49,7 @@ disable-modern=true,mq=on,vectors=4
 -rtc base=utc,driftfix=slew,clock=host -global kvm-pit.lost_tick_policy=discard
 -vga none -no-user-config -nodefaults -nographic --no-reboot
 -object memory-backend-file,id=dimm1,size=2048M,mem-path=/dev/shm,share=on -numa node,memdev=dimm1
--kernel /usr/share/kata/vmlinux -append "console=hvc0 agent.log=debug" -pidfile @DIR@/pid
+-kernel @DIR@/image -append "console=hvc0 agent.log=debug" -pidfile @DIR@/pid
 """
 
 KATA_STEPS: list[Step] = [
