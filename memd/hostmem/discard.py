@@ -6,8 +6,6 @@ discarding (virtio-balloon, virtio-mem).
 
 from __future__ import annotations
 
-import os
-
 from memd.errors import QMPError, refusing
 from memd.hostmem import libc
 from memd.hostmem.access import check_range, check_whole_pages
@@ -46,15 +44,15 @@ def discard(region: Region, name: str, offset: int, length: int) -> None:
     with refusing(f"cannot discard memory of '{name}'"):
         if in_file:
             region.host.punch_hole(region.fd, region.offset + offset, length)
-    if region.on_discard is not None:
-        region.on_discard(length)
-    if in_file and region.shared:
-        return
-    # A private mapping has pages of its own.
-    number = region.host.advise(region.address + offset, length, libc.MADV_DONTNEED)
-    # The file has its hole, so there is no way back: what can't be dropped is cleared.
-    if number and not (in_file and _clear(region.address + offset, length)):
-        raise QMPError(f"cannot discard memory of '{name}': {os.strerror(number)}")
+        if region.on_discard is not None:
+            region.on_discard(length)
+        if in_file and region.shared:
+            return
+        # A private mapping has pages of its own.
+        number = region.host.advise(region.address + offset, length, libc.MADV_DONTNEED)
+        # The file has its hole, so there is no way back: what can't be dropped is cleared.
+        if number and not (in_file and _clear(region.address + offset, length)):
+            raise libc.os_error(number)
 
 
 def _clear(address: int, length: int) -> bool:

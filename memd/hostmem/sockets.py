@@ -17,7 +17,7 @@ import stat
 import struct
 import termios
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, refusing
@@ -80,6 +80,18 @@ def tcp_family(ipv4: bool | None, ipv6: bool | None) -> str:
     return "ipv6" if ipv4 is False or (ipv6 and not ipv4) else ""
 
 
+@contextlib.contextmanager
+def opening(sock: socket.socket, what: str) -> Iterator[None]:
+    """A context in which an `OSError` is a `QMPError` that begins so, and closes a socket."""
+    try:
+        yield
+    except OSError as error:
+        sock.close()
+        # Python's own timeout comes without a text.
+        reason = error.strerror or os.strerror(errno.ETIMEDOUT)
+        raise QMPError(f"{what}: {reason}") from None
+
+
 def connect_unix(path: str, roots: Roots | None) -> socket.socket:
     """Connect to where a client says.
 
@@ -97,17 +109,13 @@ def connect_unix(path: str, roots: Roots | None) -> socket.socket:
         # The kernel takes it for an abstract name, at which nobody listens.
         raise QMPError(f"Failed to connect to '': {os.strerror(errno.ECONNREFUSED)}")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with opening(made, f"Failed to connect to '{path}'"):
         entry = target(encode_path(path), roots)
         try:
             made.settimeout(PATIENCE)
             made.connect(_here(entry))
         finally:
             entry.close()
-    except OSError as error:
-        made.close()
-        reason = error.strerror or os.strerror(errno.ETIMEDOUT)
-        raise QMPError(f"Failed to connect to '{path}': {reason}") from None
     return made
 
 
@@ -128,7 +136,7 @@ def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Made]:
 
     check_path(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with opening(made, f"Failed to bind socket to {path}"):
         # Nothing is removed elsewhere because a link leads there.
         entry = new_entry(encode_path(path), roots)
         try:
@@ -143,9 +151,6 @@ def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Made]:
         except BaseException:
             entry.close()
             raise
-    except OSError as error:
-        made.close()
-        raise QMPError(f"Failed to bind socket to {path}: {error.strerror}") from None
     return made, name
 
 
@@ -406,14 +411,10 @@ def connect_udp(here: tuple[str, str], there: tuple[str, str], family: str = "")
     family = next(name for name, each in _FAMILIES.items() if each == number)
     local = _resolve(*here, family, socket.AI_PASSIVE, socket.SOCK_DGRAM)[0][4]
     sock = socket.socket(number, socket.SOCK_DGRAM)
-    try:
-        with refusing("Failed to bind socket"):
-            sock.bind(local)
-        with refusing(f"Failed to connect to '{there[0]}:{there[1]}'"):
-            sock.connect(remote)
-    except BaseException:
-        sock.close()
-        raise
+    with opening(sock, "Failed to bind socket"):
+        sock.bind(local)
+    with opening(sock, f"Failed to connect to '{there[0]}:{there[1]}'"):
+        sock.connect(remote)
     return sock
 
 
@@ -440,13 +441,9 @@ def connect_vsock(cid: str, port: str) -> socket.socket:
         port: a number, in decimal.
     """
     made, address = _vsock(cid, port)
-    try:
+    with opening(made, f"Failed to connect to '{cid}:{port}'"):
         made.settimeout(PATIENCE)
         made.connect(address)
-    except OSError as error:
-        made.close()
-        reason = os.strerror(error.errno or errno.ETIMEDOUT)
-        raise QMPError(f"Failed to connect to '{cid}:{port}': {reason}") from None
     return made
 
 
@@ -458,12 +455,9 @@ def listen_vsock(cid: str, port: str) -> socket.socket:
         port: a number, in decimal.
     """
     made, address = _vsock(cid, port)
-    try:
+    with opening(made, "Failed to bind socket"):
         made.bind(address)
         made.listen(1)
-    except OSError as error:
-        made.close()
-        raise QMPError(f"Failed to bind socket: {error.strerror}") from None
     return made
 
 

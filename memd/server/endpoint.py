@@ -7,12 +7,11 @@ is left to it, and what is not a socket is never removed.
 
 from __future__ import annotations
 
-import os
 import socket
 
 from memd.config import Chardev
-from memd.errors import QMPError
-from memd.hostmem.sockets import BACKLOG, check_path, connect_tcp, listen_tcp
+from memd.errors import QMPError, refusing
+from memd.hostmem.sockets import BACKLOG, check_path, connect_tcp, listen_tcp, opening
 from memd.server.listener import SocketFiles, listen_unix
 
 
@@ -27,18 +26,11 @@ def open_unix(path: str, *, server: bool, mode: int = 0o600) -> socket.socket:
     """
     check_path(path)
     if server:
-        try:
+        with refusing(f"Failed to bind socket to {path}"):
             return listen_unix(path, mode)
-        except OSError as error:
-            raise QMPError(
-                f"Failed to bind socket to {path}: {os.strerror(error.errno or 0)}"
-            ) from None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with opening(sock, f"Failed to connect to '{path}'"):
         sock.connect(path)
-    except OSError as error:
-        sock.close()
-        raise QMPError(f"Failed to connect to '{path}': {os.strerror(error.errno or 0)}") from None
     return sock
 
 
@@ -54,13 +46,8 @@ def open_fd(fd: int, *, server: bool) -> socket.socket:
         raise QMPError(f"File descriptor '{fd}' is not a socket") from None
     sock.set_inheritable(False)
     if server:
-        try:
+        with opening(sock, "Failed to listen on fd socket"):
             sock.listen(BACKLOG)
-        except OSError as error:
-            sock.close()
-            raise QMPError(
-                f"Failed to listen on fd socket: {os.strerror(error.errno or 0)}"
-            ) from None
     return sock
 
 
