@@ -72,9 +72,11 @@ class Stream(Protocol):
 
     def unread(self) -> bool:
         """Whether something that was sent has not been read yet, and may carry descriptors."""
+        return False
 
     def shut_down(self) -> None:
-        """End both directions; what was sent can be read still."""
+        """End both directions of what descriptors come along on; what was sent can be read."""
+        return
 
     def close(self, then: Callable[[], object] | None = None) -> None:
         """Close the stream, at once or soon.
@@ -117,10 +119,8 @@ class SocketStream(Stream):
         return has_hung_up(self.read_fd)
 
     def unread(self) -> bool:
-        if not self.passes_fds:
-            return False
         # SIOCOUTQ: on UNIX sockets, what is in the peer's queue.
-        return any(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
+        return self.passes_fds and any(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
 
     def shut_down(self) -> None:
         with contextlib.suppress(OSError):
@@ -172,12 +172,6 @@ class StdioStream(Stream):
 
     def hung_up(self) -> bool:
         return False
-
-    def unread(self) -> bool:
-        return False
-
-    def shut_down(self) -> None:
-        pass
 
     def close(self, then: Callable[[], object] | None = None) -> None:
         for fd, blocking in self._was_blocking:

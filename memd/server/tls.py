@@ -141,12 +141,6 @@ class TLSStream(Stream):
                 self._sealed = memoryview(self._out.read())
             self._sealed = self._sealed[self._socket.send(self._sealed) :]
 
-    def unread(self) -> bool:
-        return False
-
-    def shut_down(self) -> None:
-        pass
-
     def hung_up(self) -> bool:
         return has_hung_up(self.read_fd)
 
