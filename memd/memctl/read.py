@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.memctl.backends import add_range, size_of
-from memd.memctl.context import OK, USAGE, Trouble
+from memd.memctl.context import USAGE, Trouble
 from memd.memctl.hexdump import Hexdump
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Read them."""
     if arguments.raw and context.as_json:
         raise Trouble("--raw and --json exclude each other", USAGE)
@@ -66,7 +66,6 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
                 lambda data: context.tell((), dump.feed(bytes(data))),
             )
             context.tell((), dump.finish())
-    return OK
 
 
 def spare_terminal(hint: str) -> None:

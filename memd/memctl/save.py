@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from memd.memctl.backends import size_of
-from memd.memctl.context import OK, USAGE, Trouble, absolute
+from memd.memctl.context import USAGE, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.read import spare_terminal
 
@@ -34,7 +34,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Save it."""
     if arguments.file == STDOUT:
         if context.as_json:
@@ -43,12 +43,11 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         with context.connect() as client:
             size = size_of(client, arguments.id)
             client.read_each(arguments.id, 0, size, sys.stdout.buffer.write)
-        return OK
+        return
     path = absolute(arguments.file)
     with context.connect() as client:
         save(client, arguments.id, path)
     context.tell({"id": arguments.id, "filename": path})
-    return OK
 
 
 def save(client: Client, id: str, path: str, *, given_up: str = "") -> None:

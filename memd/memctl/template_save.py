@@ -25,6 +25,9 @@ _RUNNING = "running"
 _ENDED = (None, "completed", "failed", "cancelled")
 """The states of a migration that is over; None is for a machine that has had none."""
 
+_CAPABILITY = "x-ignore-shared"
+"""Of a migration, the capability that leaves out what is mapped shared."""
+
 _STREAM = {"fdname": "memd-template"}
 """The connection to the daemon, as the machine knows it."""
 
@@ -135,11 +138,8 @@ def _record(client: Client, machine: Client, path: str, name: str) -> tuple[floa
     running = machine.execute("query-status")["status"] == _RUNNING
     before = machine.execute("query-migrate-capabilities")
     # Others write the stream in another way, or exclude this one.
-    wanted = [
-        {**each, "state": each["capability"] == "x-ignore-shared"}
-        for each in before
-        if each["state"] or each["capability"] == "x-ignore-shared"
-    ]
+    changed = [each for each in before if each["state"] != (each["capability"] == _CAPABILITY)]
+    wanted = [{**each, "state": not each["state"]} for each in changed]
     # memctl connects in its place: QEMU may be of another user, or see other directories.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
         stream.connect(path)
@@ -160,13 +160,7 @@ def _record(client: Client, machine: Client, path: str, name: str) -> tuple[floa
         if running:
             machine.execute("cont")
         stood = time.monotonic() - began
-        changed = {each["capability"] for each in wanted}
-        undone = [
-            {"capability": each["capability"], "state": each["state"]}
-            for each in before
-            if each["capability"] in changed
-        ]
-        machine.execute("migrate-set-capabilities", {"capabilities": undone})
+        machine.execute("migrate-set-capabilities", {"capabilities": changed})
         _close_stream(machine)
     return stood, shared
 

@@ -9,7 +9,7 @@ from io import BufferedReader
 from typing import TYPE_CHECKING, cast
 
 from memd.memctl.backends import size_of
-from memd.memctl.context import OK, Trouble
+from memd.memctl.context import Trouble
 from memd.memctl.progress import Bar
 from memd.memctl.sizes import size
 
@@ -42,7 +42,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Write them."""
     with opened(arguments.file) as source, context.connect() as client:
         room = size_of(client, arguments.id) - arguments.offset
@@ -54,7 +54,6 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             )
         written = _write(client, source, arguments.id, arguments.offset, length)
     context.tell({"id": arguments.id, "offset": arguments.offset, "length": written})
-    return OK
 
 
 def _write(client: Client, source: BufferedReader, id: str, offset: int, length: int | None) -> int:
