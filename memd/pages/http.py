@@ -267,7 +267,8 @@ class HttpClient:
             SourceError: that can't be told.
         """
         answer = self.request(
-            *("GET", url),
+            "GET",
+            url,
             headers=headers,
             stream=True,
             what=f"template '{name}'",
@@ -291,7 +292,7 @@ class HttpClient:
         """
         wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
         answer = self.request(
-            *("GET", url), headers=wanted, stream=True, what="a chunk", expected=(200, 206)
+            "GET", url, headers=wanted, stream=True, what="a chunk", expected=(200, 206)
         )
         try:
             with self._failures():
@@ -321,7 +322,7 @@ class HttpClient:
         while True:
             headers = {"Range": f"bytes={done}-"} if done else {}
             answer = self.request(
-                *("GET", url), headers=headers, stream=True, what=what, expected=(200, 206)
+                "GET", url, headers=headers, stream=True, what=what, expected=(200, 206)
             )
             if done and answer.status == 200:
                 answer.close()

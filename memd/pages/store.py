@@ -545,26 +545,20 @@ class Store(Contents):
             self.blobs.get(blob.digest)
         layout, places = self.layout_of(manifest), self.places_of(entry.version)
         layout.check()
-        damaged: dict[int, str] = {}
+        damaged = []
         for number in range(len(layout)):
-            pack = places[number][0]
             # What was not fetched yet is not damaged.
-            if (entry.origin is None or self.blobs.has(pack)) and not self._good(
-                layout, places, number
-            ):
-                damaged[number] = pack
+            here = entry.origin is None or self.blobs.has(places[number].pack)
+            if here and not self._good(layout, places, number):
+                damaged.append(number)
             if progress is not None:
                 progress(layout.ends[number] * PAGE, layout.ends[-1] * PAGE)
-        found = len(damaged)
+        left = damaged
         if damaged and entry.origin is not None and not self.readonly:
-            self._repair(name, entry.origin, set(damaged.values()))
-            damaged = {
-                number: pack
-                for number, pack in damaged.items()
-                if not self._good(layout, places, number)
-            }
-        left = [layout.digest(number).hex() for number in damaged]
-        return Verified(len(layout), left, found - len(left))
+            self._repair(name, entry.origin, {places[number].pack for number in damaged})
+            left = [number for number in damaged if not self._good(layout, places, number)]
+        digests = [layout.digest(number).hex() for number in left]
+        return Verified(len(layout), digests, len(damaged) - len(left))
 
     def _good(self, layout: Layout, places: ChunkPlaces, number: int) -> bool:
         try:
