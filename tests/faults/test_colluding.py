@@ -33,12 +33,12 @@ class Client:
         self.lines = self.socket.makefile("rb")
         self.served = bool(self.lines.readline())
         self.served = self.served and self.ask("qmp_capabilities") == {"return": {}}
-    def send(self, name, fds=(), **arguments):
+    def send(self, name, /, fds=(), **arguments):
         arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
         data = json.dumps({"execute": name, "arguments": arguments}).encode()
         sent = socket.send_fds(self.socket, [data], fds)
         self.socket.sendall(data[sent:])
-    def ask(self, name, fds=(), **arguments):
+    def ask(self, name, /, fds=(), **arguments):
         self.send(name, fds, **arguments)
         while "event" in (answer := json.loads(self.lines.readline())):
             pass
@@ -79,6 +79,24 @@ sys.stdin.read()
 )
 """Takes until it is refused, has work done in threads without an end, and says what it got."""
 
+SAVE = (
+    CLIENT
+    + """
+name, directory, first = sys.argv[2], sys.argv[3], Client()
+assert "return" in first.ask("object-add", qom_type="memory-backend-memfd", id=name, size=1 << 24)
+count = 0
+while "return" in first.ask("x-template-save", name=f"{name}-{count}", id=name):
+    count += 1
+clients = [Client() for _ in range(10)]
+for number in range(100):
+    for client in clients:
+        client.send("x-memdev-save", id=name, filename=f"{directory}/{name}-{number}")
+print(count, flush=True)
+sys.stdin.read()
+"""
+)
+"""Awaits machines to make templates of until it is refused, and saves without an end."""
+
 USE = (
     CLIENT
     + """
@@ -105,11 +123,13 @@ print(json.dumps(told))
 
 @pytest.fixture
 def server(start_memd: Callable[..., Server], directory: Path) -> Iterator[Server]:
+    """A daemon that has few descriptors, a store of templates, and users."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN, hard))
     try:
         users = [("--allow-user", str(STRANGER + number)) for number in range(4)]
-        server = start_memd(*(word for each in users for word in each))
+        store = ("--templates", str(directory / "store"))
+        server = start_memd(*store, *(word for each in users for word in each))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     for path in (directory, server.path.parent):
@@ -147,3 +167,17 @@ def test_two_users_together_keep_nobody_out(server: Server) -> None:
     # Their clients are gone, and what they have left is theirs.
     with run_as(STRANGER + 2, USE, path) as process:
         assert told(process) == [True] * 10
+
+
+@need_root
+def test_saves_of_two_users_keep_nobody_out(server: Server, directory: Path) -> None:
+    path, counts = str(server.path), []
+    with ExitStack() as stack:
+        for user in (STRANGER, STRANGER + 1, 0):
+            arguments = path, f"u{user}", str(directory)
+            counts.append(told(stack.enter_context(run_as(user, SAVE, *arguments))))
+            for other in (STRANGER + 2, STRANGER + 3, 0):
+                with run_as(other, USE, path) as process:
+                    assert told(process) == [True] * 10, other
+        assert counts[0] > counts[1] > 0, counts
+        assert counts[2] > 0, counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -39,6 +40,8 @@ class Work:
         argv += ["-nodefaults", "-display", "none", "-clients", "many"]
         if templates:
             argv = [*memd_argv(), "--templates", str(directory / "store")]
+        elif on is not None:
+            argv += ["-object", f"memory-backend-file,id=f,mem-path={on},size=4096,share=on"]
         argv += ["-object", f"memory-backend-memfd,id=m,size={MEMORY}", "-test-faults"]
         argv += ["-test-control", f"unix:{self.control},server=on,wait=off"]
         self.server = Server("memd", argv, directory / "server")
@@ -89,6 +92,9 @@ class Work:
         options = {"driver": "file", "filename": str(self._on), "size": 1 << 20}
         send(self.monitor, "blockdev-create", job_id="j", options=options)
 
+    def export(self) -> None:
+        send(self.monitor, "x-memdev-export", id="f", writable=False)
+
     def _until_open(self, name: str) -> None:
         pid, path = self.server.pid, str(self.directory / name)
         assert settle(lambda: descriptors(pid)[path], bool)
@@ -109,7 +115,7 @@ KINDS = {
     "machine to come": Work.migration_to_come,
     "preallocation": Work.preallocation,
 }
-STALLED = {"template": Work.template, "image": Work.creation_of_an_image}
+STALLED = {"template": Work.template, "image": Work.creation_of_an_image, "export": Work.export}
 """What waits for a file system."""
 
 
@@ -121,6 +127,8 @@ def stack() -> Iterator[ExitStack]:
 
 def end(work: Work, how: str) -> None:
     """Have the daemon end; it does so at once."""
+    # An answer that nobody has read may hold a file.
+    work.monitor.close()
     if how == "quit":
         other = work.server.monitor()
         other.send(b'{"execute":"quit"}')
@@ -155,6 +163,35 @@ def test_the_end_while_a_file_system_stalls(
     broken.mend()
     if how == "quit":
         end(work, how)
+
+
+@pytest.mark.parametrize("kind", sorted(STALLED))
+def test_a_reset_while_a_file_system_stalls(
+    directory: Path, stack: ExitStack, broken: Broken, kind: str
+) -> None:
+    """What waits for it is given up, or goes on once it answers; others wait for neither."""
+    path = broken.path / "file"
+    path.write_bytes(bytes(4096))
+    work = Work(directory, stack, templates=kind == "template", on=path)
+    before = descriptors(work.server.pid)
+    broken.stall("open")
+    stack.callback(broken.mend)
+    STALLED[kind](work)
+    work.others_go_on()
+    if kind == "export":
+        assert not select.select([work.monitor.socket], [], [], 0)[0]
+    control = stack.enter_context(closing(Monitor(work.control)))
+    control.send(b'{"execute":"x-test-reset"}')
+    work.others_go_on()
+    broken.mend()
+    assert control.read_answer() == {"return": {}}
+    work.others_go_on()
+    control.close()
+    left = settle(
+        lambda: sum((descriptors(work.server.pid) - before).values()), lambda count: count == 0
+    )
+    assert left == 0
+    end(work, "SIGTERM")
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
