@@ -47,7 +47,7 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     entry = _COMMANDS.get(name)
     if name == "info" and line[end:].strip(BLANKS):
         name, end = _word(line, end)
-        entry = _INFO.get(name)
+        entry = _subjects(daemon).get(name)
     typed = line[:end]
     if entry is None:
         answer = _unmodelled(daemon, typed)
@@ -138,7 +138,7 @@ def _help(daemon: Daemon, args: JSONObject) -> list[str]:
     if asked == ["info"]:
         return _info(daemon, {})
     if asked[0] == "info":
-        entry, prefix = _INFO.get(asked[1]), "info "
+        entry, prefix = _subjects(daemon).get(asked[1]), "info "
     else:
         entry, prefix = _COMMANDS.get(asked[0]), ""
         asked = asked[:1]
@@ -148,7 +148,12 @@ def _help(daemon: Daemon, args: JSONObject) -> list[str]:
 
 
 def _info(daemon: Daemon, args: JSONObject) -> list[str]:
-    return [_help_line(entry, "info ") for entry in _INFO.values()]
+    return [_help_line(entry, "info ") for entry in _subjects(daemon).values()]
+
+
+def _subjects(daemon: Daemon) -> dict[str, _Entry]:
+    """The words that may follow `info`."""
+    return _INFO if daemon.compat is Compat.V10_0 else _INFO_11_1
 
 
 def _help_line(entry: _Entry, prefix: str = "") -> str:
@@ -403,6 +408,9 @@ _SUBJECTS: tuple[_Entry, ...] = (
 )
 
 _INFO = {entry[0]: entry for entry in _SUBJECTS}
+
+_INFO_11_1 = {name: entry for name, entry in _INFO.items() if name != "opcount"}
+"""QEMU 11.1 counts no instructions any more."""
 
 _SPECIFICATIONS_11_1: dict[Act | str, str] = {
     hmp_info.info_migrate: "all:-a",

@@ -292,8 +292,11 @@ def test_pci_devices_once_firmware_has_run(directory: Path) -> None:
         return re.sub(where, "", text).splitlines()
 
     def numbered(side: Side) -> bool:
-        ports = [each for each in told(side)[0]["devices"] if "pci_bridge" in each]
-        return all(each["pci_bridge"]["bus"]["secondary"] for each in ports)
+        """Firmware gives a bus the number 255 until it knows how many are behind it."""
+        buses = [
+            each["pci_bridge"]["bus"] for each in told(side)[0]["devices"] if "pci_bridge" in each
+        ]
+        return all(0 < bus[end] < 255 for bus in buses for end in ("secondary", "subordinate"))
 
     with standin_pair(directory, "-machine", "q35", "-accel", "tcg", *options) as pair:
         tell(pair, [("query-pci", None), ("cont", None)])
