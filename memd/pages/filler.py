@@ -1,6 +1,8 @@
 """The process that populates shared memory for pools.
 
-Each request on its standard input is a packet: how a part of a file is mapped, a NUMA
+    python -m memd.pages.filler FD
+
+Each request on the socket FD is a packet: how a part of a file is mapped, a NUMA
 policy and its nodes, in JSON, and the file's descriptor. The answer is a packet: 0,
 or the errno value of why not every page is there. It ends with the daemon.
 """
@@ -11,6 +13,7 @@ import errno
 import json
 import os
 import socket
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -23,14 +26,14 @@ _LONGEST = 4096
 """Bytes of a request; it may name a hundred nodes."""
 
 
-def main() -> None:
+def main(number: int) -> None:
     """Do what is asked for until there is nobody left to ask."""
     # It has an address space of its own, so nobody waits for what it holds; and of idle
     # priority it leaves its processor at once to whom a client has woken.
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     host = Host()
-    with socket.socket(fileno=os.dup(0)) as sock:
+    with socket.socket(fileno=number) as sock:
         while True:
             data, fds, _flags, _address = socket.recv_fds(sock, _LONGEST, 1)
             if not data:
@@ -57,4 +60,4 @@ def _fill(host: Host, fd: int, spec: list[Any], policy: str, nodes: list[int]) -
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

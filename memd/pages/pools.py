@@ -13,8 +13,6 @@ import asyncio
 import json
 import logging
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
@@ -27,6 +25,7 @@ from memd.hostmem import capacity, cgroup, libc
 from memd.hostmem.populate import populate_range
 from memd.hostmem.region import Region
 from memd.json_types import JSON, JSONObject
+from memd.pages import processes
 from memd.pages.servers import InThread
 from memd.qom import Tree, UserCreatable
 from memd.sizes import size_text
@@ -285,7 +284,10 @@ class Pools:
         """Have the process populate a part of a file; raises `OSError` or `QMPError`."""
         sock = self._sock
         if sock is None:
-            sock = self._sock = await self._in_thread(_start_filler)
+            start = partial(processes.start, "filler", kind=socket.SOCK_SEQPACKET)
+            sock, _process = await self._in_thread(start)
+            sock.setblocking(False)
+            self._sock = sock
         try:
             socket.send_fds(sock, [json.dumps(request).encode()], [region.fd])
             answer = await asyncio.get_running_loop().sock_recv(sock, 16)
@@ -314,22 +316,3 @@ def _key(backend: UserCreatable) -> str:
     properties = backend.describe()["properties"].items()
     what = sorted((name, value) for name, value in properties if name not in _HOW)
     return json.dumps([backend.qom_type.name, what])
-
-
-def _start_filler() -> socket.socket:
-    """Start the process; it ends when this socket is closed."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with there:
-        try:
-            subprocess.Popen(
-                [sys.executable, "-m", "memd.pages.filler"],
-                stdin=there.fileno(),
-                stdout=2,
-                cwd="/",
-                start_new_session=True,
-            )
-        except BaseException:
-            here.close()
-            raise
-    here.setblocking(False)
-    return here

@@ -19,9 +19,7 @@ import fcntl
 import json
 import logging
 import os
-import socket
 import subprocess
-import sys
 from array import array
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -33,6 +31,7 @@ from typing import Any
 
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.pages import processes
 from memd.pages.blobs import replace
 from memd.pages.channel import Channel, Message
 from memd.pages.postcopy import SentCounts
@@ -353,27 +352,8 @@ class Servers:
             log.warning("cannot start a process that serves pages: %s", done.exception())
 
     async def _start(self) -> _Process:
-        here, there = socket.socketpair()
-        argv = [sys.executable, "-m", "memd.pages.serving", str(there.fileno())]
-        argv.append(json.dumps(asdict(self._settings)))
-
-        def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                pass_fds=(there.fileno(),),
-                cwd="/",
-                start_new_session=True,
-            )
-
-        try:
-            popen: subprocess.Popen[bytes] = await self._in_thread(start)
-        except BaseException:
-            here.close()
-            raise
-        finally:
-            there.close()
+        settings = json.dumps(asdict(self._settings))
+        here, popen = await self._in_thread(partial(processes.start, "serving", settings))
         process = _Process(popen, self._take, self._lost)
         await process.channel.open(here)
         self._processes.append(process)
