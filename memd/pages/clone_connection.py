@@ -79,11 +79,14 @@ class CloneConnection:
             self._loop.remove_writer(self._sock.fileno())
             self._loop.add_reader(self._sock.fileno(), self._send)
 
+    def _wait_no_more(self) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+
     def close(self) -> None:
         """Close the connection."""
         if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.remove_writer(self._sock.fileno())
+            self._wait_no_more()
             close_socket(self._sock)
         self.ended.cancel()
 
@@ -154,8 +157,7 @@ class CloneConnection:
     def _end(self, failure: Exception | None) -> None:
         if self.ended.done():
             return
-        self._loop.remove_reader(self._sock.fileno())
-        self._loop.remove_writer(self._sock.fileno())
+        self._wait_no_more()
         if failure is None:
             self.ended.set_result(None)
         else:

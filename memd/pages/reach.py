@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from memd.client.aio import connect_to
+from memd.client.aio import connect_to, connect_to_first
 from memd.errors import QMPError
 from memd.hostmem.paths import Roots, open_path
 from memd.pages.sources import is_loopback
@@ -91,16 +91,17 @@ class Reach:
 
     async def _connect_tcp(self, host: str, port: int) -> socket.socket:
         loop = asyncio.get_running_loop()
-        failure: OSError | None = None
-        for family, kind, number, _name, where in await loop.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        ):
-            if not self._tcp and not is_loopback(str(where[0])):
-                failure = failure or OSError(0, "it is another host (--insecure-tcp permits that)")
-                continue
-            try:
-                return await connect_to(family, kind, number, where)
-            except OSError as failed:
-                # asyncio says something else for every refusal.
-                failure = OSError(failed.errno, os.strerror(failed.errno or 0))
-        raise failure or OSError(0, "the host has no address")
+        allowed = [
+            (family, kind, number, where)
+            for family, kind, number, _name, where in await loop.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )
+            if self._tcp or is_loopback(str(where[0]))
+        ]
+        if not allowed:
+            raise OSError(0, "it is another host (--insecure-tcp permits that)")
+        try:
+            return await connect_to_first(allowed)
+        except OSError as failed:
+            # asyncio says something else for every refusal.
+            raise OSError(failed.errno, os.strerror(failed.errno or 0)) from None

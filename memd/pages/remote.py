@@ -96,15 +96,9 @@ class RemoteChunks:
     def kept(self, number: int) -> bytes | None:
         """A chunk, verified, if it was fetched before and is kept still."""
         record = self.cache.get(self.layout.digest(number))
-        if record is None:
-            return None
-        try:
-            data = self.layout.unpack(number, record)
-        except Damaged as damaged:
-            log.error("template %s: what was kept of it: %s", self.name, damaged.desc)
-            self.counts.add("damaged")
-            return None
-        self.counts.add("kept")
+        data = None if record is None else self._unpack(number, record, "what was kept of it")
+        if data is not None:
+            self.counts.add("kept")
         return data
 
     def chunk(self, number: int) -> bytes:
@@ -117,23 +111,25 @@ class RemoteChunks:
         place = self.places(number)
         if place is None:
             raise Damaged(f"template '{self.name}': no source has chunk {digest.hex()}")
-        for again in (True, False):
+        for _ in range(2):
             record = self._part(*place)
-            try:
-                data = self.layout.unpack(number, record)
-            except Damaged as damaged:
-                log.error("template %s: %s: %s", self.name, self.source.url, damaged.desc)
-                self.counts.add("damaged")
-                if again:
-                    continue
-                raise Damaged(
-                    f"template '{self.name}': chunk {digest.hex()} is damaged,"
-                    f" at '{self.source.url}' too"
-                ) from None
-            self.counts.add("fetched")
-            self._keep(digest, record)
-            return data
-        raise AssertionError
+            data = self._unpack(number, record, self.source.url)
+            if data is not None:
+                self.counts.add("fetched")
+                self._keep(digest, record)
+                return data
+        raise Damaged(
+            f"template '{self.name}': chunk {digest.hex()} is damaged, at '{self.source.url}' too"
+        )
+
+    def _unpack(self, number: int, record: bytes, whence: str) -> bytes | None:
+        """A chunk out of its record; None where that is damaged, which is logged and counted."""
+        try:
+            return self.layout.unpack(number, record)
+        except Damaged as damaged:
+            log.error("template %s: %s: %s", self.name, whence, damaged.desc)
+            self.counts.add("damaged")
+            return None
 
     def prefetch(self, numbers: list[int]) -> None:
         """Fetch chunks in as few requests as can be; what fails is left to `chunk`."""
