@@ -385,7 +385,10 @@ class App:
         with starting(f"--templates {directory}"):
             store, is_used = await self._run(opening)
         self._daemon.templates = templates = Templates(
-            *(store, hub.broadcast, hub.in_thread, hub.spawn),
+            store,
+            hub.broadcast,
+            hub.in_thread,
+            hub.spawn,
             roots=config.mem_roots,
             tcp=config.insecure_tcp,
         )

@@ -14,10 +14,9 @@ from typing import NamedTuple
 from memd.hostmem import cgroup
 from memd.hostmem.cgroup import Group
 from memd.hostmem.meminfo import parse_meminfo
-from memd.hostmem.numa import parse_list
+from memd.hostmem.numa import NODES, parse_list
 from memd.hostmem.spec import OFF_T_MAX
 
-_NODES = "/sys/devices/system/node"
 _HUGE_POOLS = "/sys/kernel/mm/hugepages"
 
 
@@ -107,9 +106,9 @@ def huge_pages_by_node(page_size: int) -> list[tuple[int, int]]:
     """The NUMA nodes, and how many huge pages of a size are free on each."""
     found = []
     with suppress(OSError):
-        for name in os.listdir(_NODES):
+        for name in os.listdir(NODES):
             if name.removeprefix("node").isdecimal():
-                place = f"{_NODES}/{name}/hugepages/hugepages-{page_size >> 10}kB"
+                place = f"{NODES}/{name}/hugepages/hugepages-{page_size >> 10}kB"
                 with suppress(OSError):
                     free = _number(f"{place}/free_hugepages")
                     found.append((int(name.removeprefix("node")), free))

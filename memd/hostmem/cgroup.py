@@ -62,7 +62,7 @@ class Group(NamedTuple):
         """
         if self.version == 2:
             allowed = _text(f"{self.path}/memory.swap.max").strip()
-            if not _swappiness():
+            if not int(_text("/proc/sys/vm/swappiness")):
                 return 0
             if allowed == "max":
                 return _NO_LIMIT
@@ -77,10 +77,6 @@ class Group(NamedTuple):
     def _used(self) -> int:
         name = "memory.current" if self.version == 2 else "memory.usage_in_bytes"
         return int(_text(f"{self.path}/{name}"))
-
-
-def _swappiness() -> int:
-    return int(_text("/proc/sys/vm/swappiness"))
 
 
 def groups() -> list[Group]:

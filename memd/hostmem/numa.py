@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from memd.hostmem import libc
 
-_NODES = "/sys/devices/system/node"
+NODES = "/sys/devices/system/node"
 """Where the kernel tells of nodes."""
 
 _MODES = {
@@ -15,6 +15,19 @@ _MODES = {
     "bind": libc.MPOL_BIND,
     "interleave": libc.MPOL_INTERLEAVE,
 }
+
+
+def with_memory(where: str = NODES) -> set[int]:
+    """The nodes that have memory; none on a kernel without NUMA.
+
+    Args:
+        where: the kernel tells of nodes.
+    """
+    try:
+        with open(f"{where}/has_memory", "rb") as file:
+            return parse_list(file.read().decode())
+    except OSError:
+        return set()
 
 
 def bind(address: int, length: int, policy: str, nodes: list[int]) -> None:
@@ -32,7 +45,7 @@ def bind(address: int, length: int, policy: str, nodes: list[int]) -> None:
         libc.mbind(address, length, _MODES[policy], nodes, flags)
 
 
-def cpus_of(nodes: list[int], where: str = _NODES) -> set[int]:
+def cpus_of(nodes: list[int], where: str = NODES) -> set[int]:
     """The CPUs of these host nodes; a node that does not exist has none.
 
     Args:
@@ -51,7 +64,7 @@ def cpus_of(nodes: list[int], where: str = _NODES) -> set[int]:
     return cpus
 
 
-def places(nodes: Sequence[int] = (), where: str = _NODES) -> list[set[int]]:
+def places(nodes: Sequence[int] = (), where: str = NODES) -> list[set[int]]:
     """The CPUs of each NUMA node, for threads that fill memory of these nodes.
 
     Memory is filled faster from CPUs near it, and where the policy leaves the
@@ -65,15 +78,11 @@ def places(nodes: Sequence[int] = (), where: str = _NODES) -> list[set[int]]:
         A set for each node with CPUs that this thread may run on; none at all
         where that makes no difference, on a host with one node.
     """
-    try:
-        with open(f"{where}/has_memory", "rb") as file:
-            with_memory = parse_list(file.read().decode())
-    except OSError:
-        return []
-    if len(with_memory) < 2:
+    there = with_memory(where)
+    if len(there) < 2:
         return []
     allowed = os.sched_getaffinity(0)
-    found = (cpus_of([node], where) & allowed for node in nodes or sorted(with_memory))
+    found = (cpus_of([node], where) & allowed for node in nodes or sorted(there))
     return [cpus for cpus in found if cpus]
 
 

@@ -49,12 +49,6 @@ def outside() -> OSError:
     return OSError(errno.EXDEV, "Path is not below a directory of --mem-root")
 
 
-def _strange_link() -> OSError:
-    return OSError(
-        errno.EACCES, "Symbolic link of another user in a directory that others can write"
-    )
-
-
 class Roots:
     """Directories below which everything has to be that clients name.
 
@@ -438,7 +432,9 @@ class _Walk:
             self.name = name
             return False
         if not is_trusted(link.st_uid) and _is_open(os.fstat(self.directory)):
-            raise _strange_link()
+            raise OSError(
+                errno.EACCES, "Symbolic link of another user in a directory that others can write"
+            )
         if to[:1] == b"/":
             self._move(self._step(libc.AT_FDCWD, b"/"))
         self._parts += _parts(to)

@@ -28,7 +28,9 @@ from memd.hostmem.spec import MapSpec, round_up
 _MODE = 0o600
 """The permissions of a new file: memory holds secrets."""
 
-_NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
+NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
+"""The errors of open(2) with O_TMPFILE where the file system has no such files."""
+
 _NO_ACL = frozenset((errno.EOPNOTSUPP, errno.ENODATA))
 
 _TEMPORARY_NAMES = 100
@@ -247,7 +249,7 @@ class _NewFile:
                 raise libc.os_error(errno.ENOENT)
             self.fd = host.open_at(directory, b".", flags | os.O_TMPFILE, _MODE)
         except OSError as failed:
-            if failed.errno not in _NO_UNNAMED_FILES:
+            if failed.errno not in NO_UNNAMED_FILES:
                 raise
             _check_renaming(directory)
             self.fd, self._temporary = self._at_temporary_name(self._open)

@@ -9,14 +9,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from memd.hostmem import libc
-from memd.hostmem.numa import parse_list
+from memd.hostmem import libc, numa
 from memd.hostmem.pages import FILE, HUGE, PRESENT, SWAPPED, ZERO, PageMap, Run
 from memd.hostmem.region import Region
 
 _ALL = FILE | PRESENT | SWAPPED | ZERO | HUGE
-
-_NODES = "/sys/devices/system/node/has_memory"
 
 
 class Taken(NamedTuple):
@@ -62,18 +59,18 @@ def untouched(region: Region) -> bool:
     return found.private_dirty + found.swapped == 0
 
 
-def usage(regions: list[Region], with_memory: str = _NODES) -> list[Usage]:
+def usage(regions: list[Region], where: str = numa.NODES) -> list[Usage]:
     """The memory use of each of the regions, in their order.
 
     Args:
-        with_memory: the kernel's file that lists the nodes that have some.
+        where: the kernel tells of NUMA nodes.
 
     Raises:
         OSError: the kernel does not tell.
     """
     with PageMap() as pages:
         found = [taken(region, pages, 0, region.length) for region in regions]
-    nodes = _nodes(with_memory)
+    nodes = sorted(numa.with_memory(where)) or [0]
     if len(nodes) > 1:
         with open("/proc/self/numa_maps", "rb") as rows:
             shares = by_node(regions, parse_numa_maps(rows.read()))
@@ -230,15 +227,6 @@ def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
         return libc.resident_pages(region.address + start, length) * libc.PAGE_SIZE, 0
     swapped = evicted if opened.magic == libc.TMPFS_MAGIC else 0
     return cached * libc.PAGE_SIZE, swapped * libc.PAGE_SIZE
-
-
-def _nodes(with_memory: str) -> list[int]:
-    try:
-        with open(with_memory, "rb") as file:
-            return sorted(parse_list(file.read().decode())) or [0]
-    except OSError:
-        # A kernel without NUMA.
-        return [0]
 
 
 Rows = list[tuple[int, dict[int, int]]]

@@ -22,17 +22,29 @@ _LITTLE_ROOM = 4 << 30
 
 _NEEDED = (
     (
-        *("/sys", "/sys/kernel", "sysfs", "huge pages, THP, KSM and NUMA"),
+        "/sys",
+        "/sys/kernel",
+        "sysfs",
+        "huge pages, THP, KSM and NUMA",
         (
-            *(memory_checks.huge_pages, memory_checks.transparent, memory_checks.merging),
+            memory_checks.huge_pages,
+            memory_checks.transparent,
+            memory_checks.merging,
             host_checks.numa,
         ),
     ),
     (
-        *("/proc", "/proc/meminfo", "proc", "the kernel, memory, mounts and limits"),
+        "/proc",
+        "/proc/meminfo",
+        "proc",
+        "the kernel, memory, mounts and limits",
         (
-            *(memory_checks.memory, memory_checks.promises, memory_checks.huge_pages),
-            *(host_checks.kernel, host_checks.postcopy, host_checks.limits),
+            memory_checks.memory,
+            memory_checks.promises,
+            memory_checks.huge_pages,
+            host_checks.kernel,
+            host_checks.postcopy,
+            host_checks.limits,
         ),
     ),
 )

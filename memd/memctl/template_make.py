@@ -8,7 +8,6 @@ nothing of that name is; then the daemon has to map it as a clone.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import stat as modes
 from contextlib import AbstractContextManager, closing, suppress
@@ -27,9 +26,6 @@ from memd.memctl.save import save
 from memd.memctl.sizes import PAGE, exact, size
 from memd.memctl.write import CHUNK, length_of, opened
 from memd.sizes import size_option
-
-_NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
-"""The errors of open(2) with O_TMPFILE where the file system has no such files."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -142,7 +138,9 @@ class _Draft:
             try:
                 self.fd = os.open(self._parent, flags | os.O_TMPFILE, 0o600)
             except OSError as failed:
-                if failed.errno not in _NO_UNNAMED_FILES:
+                from memd.hostmem.save import NO_UNNAMED_FILES
+
+                if failed.errno not in NO_UNNAMED_FILES:
                     raise
                 os.stat(self._parent)
                 self.fd = os.open(self.place(), flags | os.O_CREAT | os.O_EXCL, 0o600)

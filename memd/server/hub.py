@@ -184,7 +184,8 @@ class Hub:
             return True
         self._shared.log.warn(
             "a client was turned away: there are %d, %d of its user, see docs/limits.md",
-            *(places.taken, places.of(user)),
+            places.taken,
+            places.of(user),
         )
         return False
 

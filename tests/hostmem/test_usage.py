@@ -141,8 +141,8 @@ def test_a_machine_with_nodes(tmp_path: Path) -> None:
     with made() as region:
         write(region, "m", 0, b"x" * 3 * PAGE)
         nodes.write_text("0-1\n")
-        assert one(region, with_memory=str(nodes)).nodes == [(0, 3 * PAGE)]
+        assert one(region, where=str(tmp_path)).nodes == [(0, 3 * PAGE)]
         nodes.write_text("5\n")
-        assert one(region, with_memory=str(nodes)).nodes == [(5, 3 * PAGE)]
+        assert one(region, where=str(tmp_path)).nodes == [(5, 3 * PAGE)]
         nodes.unlink()
-        assert one(region, with_memory=str(nodes)).nodes == [(0, 3 * PAGE)]
+        assert one(region, where=str(tmp_path)).nodes == [(0, 3 * PAGE)]
