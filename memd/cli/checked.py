@@ -38,7 +38,7 @@ _SMBIOS = {
 _SMBIOS_ANY = OptsList("smbios", None, None)
 _LONGEST_NAME = 55
 _MOST_SHIFT = 10
-_SHORT_GLOBAL = re.compile(r"([^.=]{1,63})\.([^=]{1,63})=(.*)", re.DOTALL)
+_SHORT_GLOBAL = r"([^.=]{1,63})\.([^=]{1,63})=(.*)"
 
 
 def take_smbios(line: QemuCommandLine, given: Given) -> None:
@@ -103,7 +103,7 @@ def take_option_rom(line: QemuCommandLine, given: Given) -> None:
 
 def take_global(line: QemuCommandLine, given: Given) -> None:
     """Take `-global`; raises `QMPError`."""
-    match = _SHORT_GLOBAL.match(given.value)
+    match = re.match(_SHORT_GLOBAL, given.value, re.DOTALL)
     if match is not None:
         line.config.globals.append(Global(*match.groups()))
         return

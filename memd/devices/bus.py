@@ -21,7 +21,7 @@ ANY_PLACE = -1
 _SLOTS = 32
 _FUNCTIONS = 8
 _PLACES = _SLOTS * _FUNCTIONS
-_PLACE = re.compile(r"\s*(?:0x)?([0-9a-fA-F]+)(?:\.(?:0x)?([0-9a-fA-F]+))?")
+_PLACE = r"\s*(?:0x)?([0-9a-fA-F]+)(?:\.(?:0x)?([0-9a-fA-F]+))?"
 
 
 class PciBus(Bus):
@@ -222,7 +222,7 @@ def visit_place(value: JSON) -> int | None:
         return number
     if type(value) is not str:
         raise QMPError("Invalid parameter type for 'addr', expected int or str")
-    found = _PLACE.fullmatch(value)
+    found = re.fullmatch(_PLACE, value)
     if found is None:
         return None
     slot, function = [int(each or "0", 16) for each in found.groups()]

@@ -17,10 +17,10 @@ from memd.qapi.hash_order import object_order
 _LONGEST_FRAGMENT = 127
 """Characters between two dots of a key; QEMU keeps a fragment in 128 bytes."""
 
-_name = re.compile(r"(?:__[A-Za-z0-9.-]+_)?[A-Za-z][A-Za-z0-9_-]*")
+_NAME = r"(?:__[A-Za-z0-9.-]+_)?[A-Za-z][A-Za-z0-9_-]*"
 """A QAPI name, a vendor's `__PREFIX_` included."""
 
-_digits = re.compile("[0-9]+")
+_DIGITS = "[0-9]+"
 
 
 class Nest(JSONObject):
@@ -37,9 +37,9 @@ def descend(root: Nest, key: str) -> tuple[Nest, str]:
     start = 0
     last: str | None = None
     while True:
-        found = _name.match(key, start)
+        found = re.compile(_NAME).match(key, start)
         if found is None and last is not None:
-            found = _digits.match(key, start)
+            found = re.compile(_DIGITS).match(key, start)
         if found is None or key[found.end() : found.end() + 1] not in ("", "."):
             raise QMPError(f"Invalid parameter '{key}'")
         fragment, end = found[0], found.end()
@@ -66,7 +66,7 @@ def put(where: Nest, last: str, value: JSON, key: str) -> None:
 
 def dotted(key: str) -> bool:
     """Whether a key goes down a level, apart from a vendor's prefix."""
-    name = _name.match(key)
+    name = re.match(_NAME, key)
     return key.find(".", name.end() if name else 0) >= 0
 
 
@@ -93,7 +93,7 @@ def _whole(value: JSON, path: str, order: Order) -> JSON:
     if not isinstance(value, Nest):
         return value
     inner = {key: _whole(value[key], f"{path}.{key}", order) for key in object_order(value)}
-    indices = [key for key in inner if _digits.match(key)]
+    indices = [key for key in inner if re.match(_DIGITS, key)]
     if not indices:
         return {key: inner[key] for key in order(value)}
     if len(indices) < len(inner):

@@ -25,7 +25,6 @@ from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import FDSETS, encode_path, open_path
 from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
-from memd.standin.dirty_bitmap import Bitmap, cut
 from memd.standin.image_locks import (
     NAMES,
     NO_READ,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from memd.places import Share
     from memd.qom.tree import Tree
     from memd.standin.chardevs import Held, Sets
+    from memd.standin.dirty_bitmap import Bitmap
     from memd.standin.qcow2 import Header
     from memd.standin.qcow2_bitmaps import Entry
     from memd.standin.tunable import ThrottleGroup
@@ -880,6 +880,8 @@ class Blocks:
                 read_header(node)
             return read(fd)
 
+        from memd.standin.dirty_bitmap import Bitmap
+
         made: list[Bitmap] = []
         found = await Job(work, on=waits_for([node]), heavy=True)
         try:
@@ -1321,6 +1323,8 @@ class Blocks:
         finally:
             claim.end()
             await self.relock(refuse=False)
+        from memd.standin.dirty_bitmap import cut
+
         for each, its in sizes.items():
             each.size = _sectors(its)
             for bitmap in each.bitmaps.values():

@@ -48,21 +48,24 @@ class Members(Mapping[str, JSON]):
     """
 
     def __init__(self, text: str, path: str) -> None:
-        lines = (line.partition(":") for line in text[1:-1].split(",\n") if line)
-        self._texts = {name[1:-1]: value for name, _, value in lines}
+        # Names stand in quotes, as in the text.
+        self._texts = dict(line.split(":", 1) for line in text[1:-1].split(",\n") if line)
         self._values: JSONObject = {}
         self._path = path
 
     def __getitem__(self, name: str) -> JSON:
         if name not in self._values:
             try:
-                self._values[name] = json.loads(self._texts[name])
+                self._values[name] = json.loads(self._texts[f'"{name}"'])
             except ValueError:
                 raise _broken(self._path) from None
         return self._values[name]
 
+    def __contains__(self, name: object) -> bool:
+        return f'"{name}"' in self._texts
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._texts)
+        return (name[1:-1] for name in self._texts)
 
     def __len__(self) -> int:
         return len(self._texts)

@@ -40,10 +40,10 @@ from memd.work import Completion, Job
 Address = JSONObject
 """A QAPI `MigrationAddress`."""
 
-_INET = re.compile(r"(?:\[([^]]{1,64})\]|((?!\[)[^:]{0,64})):([^,]{1,32})(,.*)?", re.DOTALL)
-_TOO_FAR = re.compile(r"\s*(?:-\d+|\+?\d+[bkmgtpe]?)", re.ASCII | re.IGNORECASE)
+_INET = r"(?:\[([^]]{1,64})\]|((?!\[)[^:]{0,64})):([^,]{1,32})(,.*)?"
+_TOO_FAR = r"(?ai)\s*(?:-\d+|\+?\d+[bkmgtpe]?)"
 """Offsets of files that are numbers, whose only fault can be that they are out of range."""
-_VSOCK = re.compile(r"([^:]{1,32}):([^,]{1,32})(.*)", re.DOTALL)
+_VSOCK = r"([^:]{1,32}):([^,]{1,32})(.*)"
 _MODE = 0o660
 _REFUSED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _MOST_OPEN = 3
@@ -86,7 +86,7 @@ def _parse(uri: str, compat: Compat) -> Address:
         name, comma, offset = rest.partition(",offset=")
         number = parse_size(offset) if comma else 0
         if number is None:
-            code = errno.ERANGE if _TOO_FAR.fullmatch(offset) else errno.EINVAL
+            code = errno.ERANGE if re.fullmatch(_TOO_FAR, offset) else errno.EINVAL
             raise QMPError(f"file URI has bad offset {offset}: {os.strerror(code)}")
         return {"transport": "file", "filename": name, "offset": number}
     if kind == "unix":
@@ -98,14 +98,14 @@ def _parse(uri: str, compat: Compat) -> Address:
             raise QMPError("invalid file descriptor address")
         return {"transport": "socket", "type": "fd", "str": rest}
     if kind == "vsock":
-        pair = _VSOCK.fullmatch(rest)
+        pair = re.fullmatch(_VSOCK, rest, re.DOTALL)
         if pair is None:
             raise QMPError(f"error parsing address '{rest}'")
         if pair[3]:
             raise QMPError(f"trailing characters in address '{rest}'")
         return {"transport": "socket", "type": "vsock", "cid": pair[1], "port": pair[2]}
     if kind in ("tcp", "rdma"):
-        found = _INET.fullmatch(rest)
+        found = re.fullmatch(_INET, rest, re.DOTALL)
         if found is None:
             what = "address"
             if rest[:1] == "[":
@@ -136,7 +136,7 @@ def _flags(text: str, compat: Compat) -> dict[str, bool]:
             told[name] = _FLAG[sign + value]
         return told
     to = re.search(",to=([^,]*)", text)
-    if to is not None and not _INT.fullmatch(to[1]):
+    if to is not None and not re.fullmatch(_INT, to[1], re.ASCII):
         raise QMPError("error parsing to= argument")
     for name in _SWITCHES:
         if flag := re.search(f",{name}([^,]*)", text):
@@ -146,7 +146,7 @@ def _flags(text: str, compat: Compat) -> dict[str, bool]:
     return told
 
 
-_INT = re.compile(r"\s*[+-]?[0-9]+", re.ASCII)
+_INT = r"\s*[+-]?[0-9]+"
 _SWITCHES = ("ipv4", "ipv6", "keep-alive", "mptcp")
 _FLAG = {"": True, "=on": True, "=off": False}
 

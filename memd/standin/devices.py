@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _BALLOON = "virtio-balloon-pci"
 _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
 
-_WORD = re.compile(r"[A-Za-z][\w-]*")
+_WORD = r"[A-Za-z][\w-]*"
 
 _BUSES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("SCSI", 1, ("virtio-scsi-pci-base", "vhost-scsi-pci-base", "lsi53c895a", "megasas-base")),
@@ -85,7 +85,7 @@ _SERIAL = "serial"
 """The type of a serial port, which is inside those devices that have one."""
 
 _SERIAL_PORTS = ("pci-serial-2x", "pci-serial-4x", _SERIAL)
-_CHARDEVS = re.compile(r"chardev\d?")
+_CHARDEVS = r"chardev\d?"
 """The properties that name a character device."""
 
 _GENERATION_ID = "vmgenid"
@@ -402,7 +402,7 @@ class Devices:
         if not says or any(each in says for each in _HARMLESS):
             return
         given = {name for name, value in device.values.items() if value != ""} - _OF_A_PLACE
-        named = set(_WORD.findall(says)) & set(device.qom_type.all_properties)
+        named = set(re.findall(_WORD, says)) & set(device.qom_type.all_properties)
         if not given or (named and not named & given):
             raise QMPError(says)
 
@@ -506,7 +506,7 @@ class Devices:
             self._netdevs.remove_device(nic)
         self._tpms.release(device)
         for name, value in device.values.items():
-            chardev = self._chardevs.find(value) if _CHARDEVS.fullmatch(name) else None
+            chardev = self._chardevs.find(value) if re.fullmatch(_CHARDEVS, name) else None
             if chardev is not None:
                 chardev.users, chardev.opened = chardev.users - 1, True
                 self._chardevs.changeable.discard(chardev)
@@ -525,12 +525,13 @@ class Devices:
         found = self._types.get(driver)
         if found is None:
             told = self.catalogued(driver) or self._need(driver)
+            inner = inner_type(self._tree, driver)
             found = self._types[driver] = ObjectType(
                 driver,
                 told.parent,
                 interfaces=told.interfaces,
                 properties=[
-                    each if each.getter is not None else self._property(driver, each)
+                    each if each.getter is not None else self._property(driver, inner, each)
                     for each in told.all_properties.values()
                 ],
             )
@@ -541,16 +542,16 @@ class Devices:
         more = self._tree.more_types
         return (more and more.find(driver)) or self._tree.type_by_name(driver)
 
-    def _property(self, driver: str, told: Property) -> Property:
+    def _property(self, driver: str, inner: ObjectType | None, told: Property) -> Property:
         name, kind = told.name, told.type
         if kind.startswith("link<"):
             return _link(name, kind[5:-1])
         if kind.startswith("child<"):
             return told
-        owner = self._owner(driver, name)
+        owner = _owner(driver, inner, name)
         if name == "netdev":
             return _reference(name, lambda device, value: self._take_netdev(owner, device, value))
-        if _CHARDEVS.fullmatch(name):
+        if re.fullmatch(_CHARDEVS, name):
             return _reference(name, partial(self._take_chardev, owner, name))
         if name == "tpmdev":
             return _reference(name, lambda device, value: self._tpms.take(owner, device, value))
@@ -634,13 +635,6 @@ class Devices:
         if not replaced:
             raise QMPError(f"{name}={value} conflicts, and override is not implemented")
 
-    def _owner(self, driver: str, name: str) -> str:
-        """The type that complaints about a property name: that of a part of the device's."""
-        if name == "chardev" and driver in ("isa-serial", "pci-serial"):
-            return _SERIAL
-        inner = inner_type(self._tree, driver)
-        return driver if inner is None or name not in inner.all_properties else inner.name
-
     def _check_queues(self, device: Device, queues: list[JSONObject]) -> None:
         """Raise `QMPError` where a device's queues can't have these threads."""
         seen = set()
@@ -703,6 +697,13 @@ def inner_type(tree: Tree, driver: str) -> ObjectType | None:
     """The type of the inner half of a virtio device, None for a device of one part."""
     found = next(filter(None, map(tree.type_by_name, inner_names(driver))), None)
     return found if found is not None and found.is_a("virtio-device") else None
+
+
+def _owner(driver: str, inner: ObjectType | None, name: str) -> str:
+    """The type that complaints about a property name: that of a part of the device's."""
+    if name == "chardev" and driver in ("isa-serial", "pci-serial"):
+        return _SERIAL
+    return driver if inner is None or name not in inner.all_properties else inner.name
 
 
 def _settle_iommu(values: JSONObject) -> None:

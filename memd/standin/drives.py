@@ -22,7 +22,6 @@ from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import low_half, option_number
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
-from memd.standin.qcow2 import empty_image
 from memd.wire.rows import encode_rows
 from memd.work import Encoded, Event, Events, Job, in_turns
 
@@ -261,6 +260,8 @@ class Drives:
         }
         below = _checked({**wanted, "read-only": "on"}, typed)
         base = await self._blocks.add(below, owned=False)
+        from memd.standin.qcow2 import empty_image
+
         path = f"{os.environ.get('TMPDIR', '/var/tmp')}/vl.{os.urandom(16).hex()}"
         on, roots = of_paths([path]), self._tree.host.roots
         content = empty_image({"size": base.size})

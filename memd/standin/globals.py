@@ -48,6 +48,7 @@ class Globals:
         warn: Callable[[str, str | None], None],
     ) -> None:
         self._given = given
+        self._drivers = {each.driver for each in given}
         self._tree = tree
         self._catalogue = catalogue
         self._devices = devices
@@ -142,11 +143,10 @@ class Globals:
         if not self._given:
             return False
         told = self._catalogue.section("types")
-        return name not in told or any(
-            each.driver in (ancestor, *told[ancestor]["interfaces"])
+        return name not in told or not all(
+            self._drivers.isdisjoint((ancestor, *told[ancestor]["interfaces"]))
             for half in (name, *inner_names(name))
             for ancestor in _ancestors(told, half)
-            for each in self._given
         )
 
 

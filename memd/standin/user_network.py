@@ -152,12 +152,12 @@ def _is_address(text: str) -> bool:
     return not text or _address(text) is not None
 
 
-_GUEST_RULE = re.compile(r"(?:tcp)?:([^:]*):\s*\+?(\d+)-.*", re.S)
+_GUEST_RULE = r"(?:tcp)?:([^:]*):\s*\+?(\d+)-.*"
 
 
 def _check_guest_forwarding(rule: str, args: JSONObject) -> None:
     """Raise `QMPError` for what is no `[tcp]:[ADDRESS]:PORT-CHARDEV` of the network."""
-    match = _GUEST_RULE.fullmatch(rule)
+    match = re.fullmatch(_GUEST_RULE, rule, re.DOTALL)
     address = _address(match[1] or "0") if match else None
     if match is None or address is None or not 0 < int(match[2]) < 1 << 16:
         raise QMPError(f"Invalid guest forwarding rule '{rule}'")

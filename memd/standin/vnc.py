@@ -28,16 +28,16 @@ _WEBSOCKETS = "VNC websocket"
 _FIRST_PORT = 5900
 _FIRST_WEBSOCKET = 5700
 _NOT_THERE = {"reverse", "tls-creds"}
-_SECONDS = re.compile(r"\+?\s*[+-]?[0-9]{1,20}", re.ASCII)
+_SECONDS = r"\+?\s*[+-]?[0-9]{1,20}"
 
 
-_ADAPTER = re.compile("vga|gpu|qxl|bochs-display", re.IGNORECASE)
+_ADAPTER = "vga|gpu|qxl|bochs-display"
 
 
 def adapters(tree: Tree) -> Iterator[Device]:
     """The display adapters, the machine's own first."""
     for each in parts_of(tree.machine):
-        if _ADAPTER.search(each.qom_type.name):
+        if re.search(_ADAPTER, each.qom_type.name, re.IGNORECASE):
             yield each
 
 
@@ -198,6 +198,6 @@ class Vnc:
 def check_time(args: JSONObject) -> None:
     """Raise `QMPError` where the `time` of `expire_password` is none."""
     time = args["time"]
-    number = time.removeprefix("+") if _SECONDS.fullmatch(time) else None
+    number = time.removeprefix("+") if re.fullmatch(_SECONDS, time, re.ASCII) else None
     if time not in ("now", "never") and (number is None or abs(int(number)) >= 1 << 64):
         raise QMPError(f"Parameter 'time' doesn't take value '{time}'")
