@@ -93,8 +93,11 @@ class MachineBuilder:
             with starting():
                 set_globals(self._daemon)
         await self._give_memory(make_object)
-        await self._check_boot_files(run)
         standin = self._daemon.standin
+        if standin is not None and self._machine.cpu_type and self._daemon.accel == "tcg":
+            with starting():
+                standin.check_cpus()
+        await self._check_boot_files(run)
         of_drives = [] if standin is None else standin.devices_of_drives
         for device in (*self._config.devices, *of_drives):
             await self._plug(device, run)

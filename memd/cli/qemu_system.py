@@ -646,6 +646,8 @@ def _check_cpu(line: QemuCommandLine) -> None:
 
             with located():
                 check_features(line.catalogue, Tree(config.compat), known[model], features)
+        if config.machine.type == "none":
+            raise CommandLineError("apic-id property was not initialized properly")
 
 
 def _machines(line: QemuCommandLine) -> Sequence[JSONObject]:

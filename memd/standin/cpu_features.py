@@ -110,16 +110,13 @@ def cpu_values(
         QMPError: the catalogue can't be read.
     """
     known = CatalogueTypes(catalogue, tree).find(type_name)
-    values = _expanded(catalogue, type_name.removesuffix(_SUFFIX))
+    values = _expanded(catalogue, _model(catalogue, machine, type_name))
     if known is None or not values:
         return {}
-    emulated = _expanded(catalogue, "max")
     for name, value in _given(known, machine.cpu_features):
         values |= dict.fromkeys(_names_of(name, values), value)
-    for name, value in emulated.items():
-        if value is False and not _CHOICE.match(name):
-            # It stays off, also where it is asked for.
-            values[name] = value
+    # What is not emulated stays off, also where it is asked for.
+    values |= dict.fromkeys(_not_emulated(catalogue), False)
     amd = values["vendor"] == "AuthenticAMD"
     if any(machine.smp.get(level, 1) > 1 for level in ("dies", "modules", "cores", "threads")):
         values |= dict.fromkeys(("ht", *_names_of("cmp-legacy", values) * amd), True)
@@ -128,6 +125,63 @@ def cpu_values(
     if type_name == f"max{_SUFFIX}":
         unset |= {"family": 6, "model": 6, "stepping": 3}
     return values | {name: value for name, value in unset.items() if not values[name]}
+
+
+def _model(catalogue: Catalogue, machine: MachineConfig, type_name: str) -> str:
+    """The model that a type stands for: on `microvm` the newest version of it."""
+    model = type_name.removesuffix(_SUFFIX)
+    if machine.type != "microvm":
+        return model
+    versions = [
+        int(name.removeprefix(f"{model}-v"))
+        for name in catalogue.section("expansions")["full"]["models"]
+        if re.fullmatch(re.escape(model) + r"-v\d{1,4}", name)
+    ]
+    return f"{model}-v{max(versions)}" if versions else model
+
+
+def _not_emulated(catalogue: Catalogue) -> list[str]:
+    """The features that no CPU has."""
+    emulated = _expanded(catalogue, "max")
+    return [name for name, value in emulated.items() if value is False and not _CHOICE.match(name)]
+
+
+def complaints(
+    catalogue: Catalogue, tree: Tree, machine: MachineConfig, type_name: str
+) -> tuple[list[str], bool]:
+    """What is said of the features that a CPU lacks when it is made; whether it may lack them.
+
+    Args:
+        catalogue: what has the model's expansion.
+        tree: what has no such type.
+        machine: what is said of its features.
+        type_name: the model's type.
+
+    Raises:
+        QMPError: it is the host's CPU, which nothing emulates.
+    """
+    if type_name == f"host{_SUFFIX}":
+        raise QMPError("CPU model 'host' requires KVM or HVF")
+    known = CatalogueTypes(catalogue, tree).find(type_name)
+    values = _expanded(catalogue, _model(catalogue, machine, type_name))
+    if known is None or not values:
+        return [], True
+    from memd.standin.lacking_features import lacking
+
+    named: set[str] = set()
+    for name, value in _given(known, machine.cpu_features):
+        names = _names_of(name, values)
+        named.update(names)
+        values |= dict.fromkeys(names, value)
+    asked = {name for name in _not_emulated(catalogue) if values.get(name) is True}
+    found = lacking(asked, named)
+    warnings = [
+        f"This feature depends on other features that were not requested: {each}"
+        for each in found.nothing
+    ]
+    if values["check"] or values["enforce"]:
+        warnings += [f"TCG doesn't support requested feature: {each}" for each in found.emulated]
+    return warnings, not (values["enforce"] and warnings)
 
 
 def _always(value: JSON, cpu: object) -> JSON:

@@ -75,6 +75,17 @@ class StandIn:
         self.ram_blocks = RamBlocks()
         tree.objects.on_listed = self.ram_blocks.take
 
+    def check_cpus(self) -> None:
+        """Say what the machine's CPUs lack; raises `QMPError` where it can't have them."""
+        from memd.standin.cpu_features import complaints
+
+        machine, report = self._host.config.machine, self._host.config.report
+        said, may_lack = complaints(self.catalogue, self._tree, machine, machine.cpu_type)
+        for warning in said * (machine.smp.get("cpus", 1) if may_lack else 1):
+            report.warning(warning)
+        if not may_lack:
+            raise QMPError("TCG doesn't support requested features")
+
     def cpu_properties(self, type_name: str) -> dict[str, Property]:
         """What all CPUs of the machine have; see `cpu_properties` of `cpu_features`."""
         from memd.standin.cpu_features import cpu_properties

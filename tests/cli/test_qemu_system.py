@@ -92,7 +92,7 @@ def test_human_monitors() -> None:
 def test_what_is_read_over() -> None:
     config(
         qemu(
-            *("-cpu", "host", "-global", "x.y=z", "-k", "de", "-usb"),
+            *("-global", "x.y=z", "-k", "de", "-usb"),
             *("-serial", "none", "-parallel", "null", "-net", "none", "-nic", "none", "-M", "none"),
             *("-vga", "none", "-D", "/x", "-d", "y", "-trace", "z", "-no-reboot", "-enable-kvm"),
             *("-compat", "deprecated-input=reject", "-action", "reboot=shutdown"),

@@ -110,7 +110,7 @@ def sandbox(directory: Path) -> Iterator[Shim]:
         directory,
         (
             *("-machine", "q35,nvdimm=on", "-m", "4M,slots=10,maxmem=4096M"),
-            *("-smp", "1,cores=1,threads=1,sockets=4,maxcpus=4", "-cpu", "host,pmu=off"),
+            *("-smp", "1,cores=1,threads=1,sockets=4,maxcpus=4", "-cpu", "max,pmu=off"),
             "-device",
             "pci-bridge,bus=pcie.0,id=pci-bridge-0,chassis_nr=1,shpc=off,addr=2,io-reserve=4k,"
             "mem-reserve=1m,pref64-reserve=1m",

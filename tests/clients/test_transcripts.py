@@ -28,7 +28,7 @@ UNIX = {"type": "unix", "data": {"path": "@DIR@/socket"}}
 
 KATA = """
 -name sandbox-1,debug-threads=on -uuid 6f2d0a5e-3c1b-4b57-9c3c-0a4b1c2d3e4f
--machine q35,accel=tcg,nvdimm=on -cpu host,pmu=off
+-machine q35,accel=tcg,nvdimm=on -cpu max,pmu=off
 -m 2048M,slots=10,maxmem=4096M -smp 1,cores=1,threads=1,sockets=4,maxcpus=4
 -device pci-bridge,bus=pcie.0,id=pci-bridge-0,chassis_nr=1,shpc=off,addr=2,@NEXT@
 io-reserve=4k,mem-reserve=1m,pref64-reserve=1m
@@ -404,7 +404,7 @@ chassis = "5"
 """
 
 INCUS = """
--S -name v1 -uuid ae078a69-1750-4ef6-8cc0-5b7f1cb199aa -cpu host,hv_passthrough -nographic
+-S -name v1 -uuid ae078a69-1750-4ef6-8cc0-5b7f1cb199aa -cpu max,hv_passthrough -nographic
 -serial chardev:console -nodefaults -no-user-config
 -sandbox on,obsolete=deny,elevateprivileges=allow,spawn=allow,resourcecontrol=deny
 -readconfig @DIR@/qemu.conf -spice unix=on,disable-ticketing=on,addr=@DIR@/qemu.spice
@@ -421,7 +421,7 @@ INCUS_STEPS: list[Step] = [
         "device_add",
         {
             "core-id": 1,
-            "driver": "host-x86_64-cpu",
+            "driver": "max-x86_64-cpu",
             "id": "cpu010",
             "socket-id": 0,
             "thread-id": 0,

@@ -12,6 +12,7 @@ from tests import prefork
 from tests.differential.harness import Side
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair
+from tests.differential.starts import start
 
 LEFT_OUT = {
     *("crash-information", "feature-words", "filtered-features", "unavailable-features"),
@@ -51,6 +52,28 @@ def test_what_programs_give(text: str) -> None:
     line = ["-machine", "q35", "-display", "none", "-S", "-cpu", text, "-serial", "chardev:nope"]
     done = prefork.run([*qemu_system_memd(qemu_compat()), *line])
     assert done.stderr.endswith("serial device to character backend 'chardev:nope'\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-cpu host -bios nope",
+        "-machine none -cpu qemu64",
+        "-machine none -cpu nosuch",
+        "-cpu qemu64,+vmx,+vmx-ept -smp 2",
+        "-cpu qemu64,+vmx-ept,+sgx1,+avx10-128,+intel-pt-lip,check=off",
+        "-machine microvm -cpu EPYC,enforce=on",
+        "-machine isapc -cpu Skylake-Client -device nosuch",
+        "-cpu Cascadelake-Server-v5,-hle,+rtm",
+        "-cpu EPYC,check=off",
+        "-cpu qemu64,+topoext,enforce,check=off -smp 3",
+    ],
+)
+def test_what_is_not_emulated(line: str) -> None:
+    told, said = (
+        start(argv, line.split()) for argv in (qemu_binary(), qemu_system_memd(qemu_compat()))
+    )
+    assert said == told
 
 
 def returned(side: Side, command: str, **arguments: JSON) -> Any:
