@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -296,32 +296,40 @@ def test_descriptors_go_with_what_is_sent_and_stay_nowhere(
 
 
 def test_descriptors_of_an_answer_to_a_client_that_was_disconnected_are_closed(
-    server: Server, connect: Connect, tmp_path: Path
+    server: Server, connect: Connect
 ) -> None:
-    other, client = connect(), connect(negotiate=False)
+    other = connect()
     memory = {
         "qom-type": "memory-backend-file",
         "id": "m0",
         "size": 4096,
-        "mem-path": f"{tmp_path}/m0",
+        # On a disk, unlike what tests make where /tmp is a tmpfs: a thread exports it.
+        "mem-path": os.path.realpath(sys.executable),
         "share": True,
+        "readonly": True,
     }
     assert other.execute("object-add", memory) == {"return": {}}
     before = len(os.listdir(f"/proc/{server.pid}/fd"))
-    # Exporting a file takes a thread; what is asked out of band meanwhile ends the connection.
     server.fault(command="query-yank", disconnect="after")
-    client.send(b'{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}')
-    assert client.read() == {"return": {}}
-    client.send(
-        b'{"execute": "x-memdev-export", "arguments": {"id": "m0"}}{"exec-oob": "query-yank"}'
-    )
-    assert "return" in client.read()
-    assert client.at_end()
+    exports = 0
+    answers = b"\n\n"
+    # Until what is asked out of band has ended the connection before the thread was done.
+    while answers.count(b"\n") > 1:
+        client = connect(negotiate=False)
+        client.send(b'{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}')
+        assert client.read() == {"return": {}}
+        client.send(
+            b'{"execute": "x-memdev-export", "arguments": {"id": "m0"}}{"exec-oob": "query-yank"}'
+        )
+        answers = b""
+        while received := client.socket.recv(65536):
+            answers += received
+        exports += 1
     # It is exported all the same.
-    while other.execute("x-memdev-stat", {"id": "m0"})["return"][0]["exports"] != 1:
+    while other.execute("x-memdev-stat", {"id": "m0"})["return"][0]["exports"] < exports:
         pass
-    open_now = settle(lambda: len(os.listdir(f"/proc/{server.pid}/fd")), lambda now: now < before)
-    assert open_now == before - 1
+    open_now = settle(lambda: len(os.listdir(f"/proc/{server.pid}/fd")), lambda now: now <= before)
+    assert open_now == before
 
 
 def test_the_kernel_tells_what_was_not_read() -> None:
