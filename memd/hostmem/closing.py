@@ -38,8 +38,6 @@ handles it, it is told to do nothing, else it has no effect."""
 class _Line:
     """What is to be closed one after the other, and the thread that does it."""
 
-    __slots__ = ("thread", "waiting")
-
     def __init__(self) -> None:
         self.waiting: deque[tuple[int, Then | None]] = deque()
         self.thread: int | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import closing
 
 from memd.errors import QMPError, refusing
 from memd.hostmem import libc
@@ -37,8 +38,6 @@ class Backing:
         size: in bytes; -1 for what has none, such as a FIFO.
         page_size: of its memory, in bytes.
     """
-
-    __slots__ = ("_host", "_made", "_noted", "fd", "opened", "page_size", "size")
 
     def __init__(
         self,
@@ -229,8 +228,7 @@ def _is_regular(path: bytes, roots: Roots | None) -> bool:
 
 def _open_unnamed(host: Host, directory: bytes, name: str) -> Backing:
     fd = open_path(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, host.roots)
-    entry = Entry(directory, fd, b"")
-    try:
+    with closing(Entry(directory, fd, b"")) as entry:
         if libc.is_append_only(fd):
             # The name would stay.
             raise libc.os_error(errno.EPERM)
@@ -249,8 +247,6 @@ def _open_unnamed(host: Host, directory: bytes, name: str) -> Backing:
                 raise
             host.settle(noted)
             return backing
-    finally:
-        entry.close()
     raise libc.os_error(errno.EEXIST)
 
 

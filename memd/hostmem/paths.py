@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from memd.hostmem import libc
 
@@ -201,11 +201,8 @@ def open_path(path: bytes, flags: int, roots: Roots | None = None) -> int:
             raise outside() from None
         if failed.errno != errno.ELOOP and failed.errno not in _NO_OPENAT2:
             raise
-    walk = _Walk(path, roots)
-    try:
+    with closing(_Walk(path, roots)) as walk:
         return walk.open(flags)
-    finally:
-        walk.close()
 
 
 def new_entry(path: bytes, roots: Roots | None = None) -> Entry:
@@ -224,13 +221,10 @@ def target(path: bytes, roots: Roots | None = None) -> Entry:
     """Where a path leads, every link followed; nothing need be there; raises `OSError`."""
     if len(path) >= libc.PATH_MAX:
         raise libc.os_error(errno.ENAMETOOLONG)
-    walk = _Walk(path, roots)
-    try:
+    with closing(_Walk(path, roots)) as walk:
         walk.finish()
         directory, walk.directory = walk.directory, -1
         return Entry(path, directory, walk.name)
-    finally:
-        walk.close()
 
 
 def create_path(path: bytes, flags: int, mode: int, roots: Roots | None = None) -> int:
@@ -245,11 +239,8 @@ def create_path(path: bytes, flags: int, mode: int, roots: Roots | None = None) 
     Raises:
         OSError: why it can't be opened.
     """
-    entry = target(path, roots)
-    try:
+    with closing(target(path, roots)) as entry:
         return entry.open(flags, mode)
-    finally:
-        entry.close()
 
 
 def open_own(path: bytes, flags: int, mode: int) -> int:
@@ -267,8 +258,7 @@ def open_own(path: bytes, flags: int, mode: int) -> int:
     Raises:
         OSError: why it can't be opened.
     """
-    entry = target(path)
-    try:
+    with closing(target(path)) as entry:
         for _ in range(_TRIES):
             try:
                 fd = entry.open(flags)
@@ -291,8 +281,6 @@ def open_own(path: bytes, flags: int, mode: int) -> int:
                 return fd
             os.close(fd)
             raise OSError(errno.EACCES, "File of another user in a directory that others can write")
-    finally:
-        entry.close()
     raise libc.os_error(errno.EAGAIN)
 
 

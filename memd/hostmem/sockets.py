@@ -109,13 +109,12 @@ def connect_unix(path: str, roots: Roots | None) -> socket.socket:
         # The kernel takes it for an abstract name, at which nobody listens.
         raise QMPError(f"Failed to connect to '': {os.strerror(errno.ECONNREFUSED)}")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with opening(made, f"Failed to connect to '{path}'"):
-        entry = target(encode_path(path), roots)
-        try:
-            made.settimeout(PATIENCE)
-            made.connect(_here(entry))
-        finally:
-            entry.close()
+    with (
+        opening(made, f"Failed to connect to '{path}'"),
+        contextlib.closing(target(encode_path(path), roots)) as entry,
+    ):
+        made.settimeout(PATIENCE)
+        made.connect(_here(entry))
     return made
 
 

@@ -43,8 +43,6 @@ class CloneConnection:
             `OSError` that the connection is lost.
     """
 
-    __slots__ = ("_at", "_full", "_loop", "_pending", "_sender", "_sock", "ended")
-
     def __init__(self, sender: Sender, sock: socket.socket) -> None:
         self._sender = sender
         self._sock = sock

@@ -88,11 +88,6 @@ class Limits:
         negotiation: seconds until a client has to have negotiated; 0 for ever.
     """
 
-    __slots__ = (
-        *("clients", "clients_per_user", "descriptors", "descriptors_per_user"),
-        *("held", "held_output", "message", "negotiation", "tokens"),
-    )
-
     def __init__(
         self,
         *,

@@ -24,8 +24,6 @@ class Unread:
         places: where the descriptors are counted.
     """
 
-    __slots__ = ("_kept", "_places", "_timer")
-
     def __init__(self, loop: asyncio.AbstractEventLoop, places: Places) -> None:
         self._places = places
         self._kept: list[tuple[Stream, int, int]] = []
