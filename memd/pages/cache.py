@@ -45,9 +45,12 @@ class Cache:
             text = file.read()
         return int(text) if text else None
 
+    def _path(self, digest: bytes) -> str:
+        return os.path.join(self.directory, digest.hex())
+
     def get(self, digest: bytes) -> bytes | None:
         """The record of a chunk, None where it is not kept."""
-        path = os.path.join(self.directory, digest.hex())
+        path = self._path(digest)
         try:
             with open(path, "rb") as file:
                 record = file.read()
@@ -58,13 +61,13 @@ class Cache:
 
     def has(self, digest: bytes) -> bool:
         """Whether there is a record of a chunk."""
-        return os.path.exists(os.path.join(self.directory, digest.hex()))
+        return os.path.exists(self._path(digest))
 
     def put(self, digest: bytes, record: bytes) -> None:
         """Keep a record, in the place of others if need be. Raises `OSError`."""
         if self.limit is not None and len(record) > self.limit:
             return
-        path = os.path.join(self.directory, digest.hex())
+        path = self._path(digest)
         with self._locked() as total:
             taken = self._trim(int(os.pread(total, 20, 0) or b"0"), len(record))
             try:

@@ -98,7 +98,7 @@ class CloneMonitor:
         Raises:
             QMPError: it is another one, or does not answer.
         """
-        found = await self._execute("qom-get", {"path": "/machine", "property": "type"})
+        found = await self._property("/machine", "type")
         if found != f"{machine}-machine":
             # QEMU would say so too, and end.
             raise QMPError(
@@ -134,18 +134,18 @@ class CloneMonitor:
         Raises:
             QMPError: it is lost, or does not answer.
         """
-        backend = "/objects/" + block.rpartition("/")[2]
         from memd.hostmem.capacity import default_huge_page_size
 
+        backend = "/objects/" + block.rpartition("/")[2]
         try:
-            if not await self._execute("qom-get", {"path": backend, "property": "hugetlb"}):
+            if not await self._property(backend, "hugetlb"):
                 return PAGE
-            size = await self._execute("qom-get", {"path": backend, "property": "hugetlbsize"})
+            size = await self._property(backend, "hugetlbsize")
             return int(size) or default_huge_page_size() or 2 << 20
         except (QMPError, TypeError, ValueError):
             pass  # It is not a memfd.
         try:
-            file = await self._execute("qom-get", {"path": backend, "property": "mem-path"})
+            file = await self._property(backend, "mem-path")
             found = await asyncio.to_thread(os.statvfs, file)
         except (QMPError, OSError, TypeError, ValueError):
             return PAGE
@@ -185,6 +185,9 @@ class CloneMonitor:
                 asked = None
                 await asyncio.sleep(_PAUSE)
         raise refusal
+
+    async def _property(self, path: str, name: str) -> Any:
+        return await self._execute("qom-get", {"path": path, "property": name})
 
     async def _execute(self, command: str, arguments: dict[str, Any]) -> Any:
         try:

@@ -104,14 +104,12 @@ class Clone:
     @property
     def name(self) -> str:
         """The template's name."""
-        found: str = self.request["template"]
-        return found
+        return str(self.request["template"])
 
     @property
     def user(self) -> int:
         """The user whose client had it served."""
-        found: int = self.request.get("user", ANYBODY)
-        return found
+        return int(self.request.get("user", ANYBODY))
 
     def describe(self) -> dict[str, JSON]:
         """It as QMP tells of it (QAPI `TemplateClone`)."""

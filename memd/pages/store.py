@@ -508,7 +508,7 @@ class Store(Contents):
             layout, content = template.layout, template.layout.content()
             there = (page for page in pages if 0 <= page < layout.pages and content[page])
             wanted = array("I", dict.fromkeys(there))
-            with Chunks(self.blobs, self._known()) as chunks:
+            with closing(Chunks(self.blobs, self._known())) as chunks:
                 for part, data in _parts(template, wanted):
                     stored = chunks.add(chunks.record(data), len(part))
                     for slot, page in enumerate(part):

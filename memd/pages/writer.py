@@ -141,13 +141,7 @@ class Chunks:
         layout = Layout(pages, bytes(self._digests), self._counts, starts, lengths, numbers)
         return layout, ChunkPlaces(self._places)
 
-    def __enter__(self) -> Chunks:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.discard()
-
-    def discard(self) -> None:
+    def close(self) -> None:
         """Give up; what is in packs that are closed is left to the garbage collection."""
         if self._pack is not None:
             self._pack.discard()
@@ -267,7 +261,7 @@ class Writer:
             return
         end, self._end = self._end, None
         self._threads.shutdown(cancel_futures=True)
-        self._chunks.discard()
+        self._chunks.close()
         if self._base is not None:
             self._base.close()
         end()
