@@ -15,9 +15,8 @@ MIB = 1 << 20
 def test_defaults() -> None:
     found = config(memd())
     assert found.quota == {}
-    limits, usual = Limits(**found.limits), Limits()
-    for name in Limits.__slots__:
-        assert getattr(limits, name) == getattr(usual, name)
+    limits = Limits(**found.limits)
+    assert vars(limits) == vars(Limits())
     assert (limits.message, limits.held_output, limits.held) == (24 * MIB, 64 * MIB, 512 * MIB)
 
 
