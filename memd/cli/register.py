@@ -273,6 +273,7 @@ def _properties(kind: str, line: QemuCommandLine) -> str:
 def _is_only_known(kind: str, line: QemuCommandLine) -> bool:
     """Whether it is a type of objects of the catalogue's that memd has none of."""
     from memd.qapi import load_schema
+    from memd.qapi.types import EnumType
 
     compat = line.config.compat
     ours = load_schema(compat).commands["object-add"].arguments.branches
@@ -280,8 +281,11 @@ def _is_only_known(kind: str, line: QemuCommandLine) -> bool:
         return False
     from memd.standin.schema import standin_schema
 
-    known = standin_schema(line.catalogue, compat, test=False)
-    return kind in known.commands["object-add"].arguments.branches
+    known = standin_schema(line.catalogue, compat, test=False).commands["object-add"].arguments
+    # Types without properties have no branch.
+    assert known.tag is not None
+    assert isinstance(known.tag.type, EnumType)
+    return any(kind == each.name for each in known.tag.type.members)
 
 
 def take_chardev(line: QemuCommandLine, given: Given) -> None:

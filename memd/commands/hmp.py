@@ -396,6 +396,7 @@ _SUBJECTS: tuple[_Entry, ...] = (
     ),
     ("tpm", "", "show the TPM", _of_query("query-tpm", hmp_registers.tpm)),
     ("uuid", "", "show the current VM UUID", _of_query("query-uuid", lambda told: [told["UUID"]])),
+    ("usb", "", "show the USB devices", hmp_registers.info_usb),
     ("version", "", "show the version of QEMU", _info_version),
     ("virtio", "", "show the virtio devices", _of_query("x-query-virtio", hmp_registers.virtio)),
     (

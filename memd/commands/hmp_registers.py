@@ -108,6 +108,11 @@ def mice(rows: list[JSON]) -> list[str]:
     ] or ["No mouse devices connected"]
 
 
+def info_usb(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info usb`."""
+    return standin_of(daemon).devices.usb_lines(daemon.machine)
+
+
 def tpm(rows: list[JSON]) -> list[str]:
     """`info tpm`, of the answer of `query-tpm`."""
     lines = []

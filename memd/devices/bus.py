@@ -29,13 +29,21 @@ class PciBus(Bus):
 
     Attributes:
         one_slot: whether it is a port's, where only the first slot counts.
+        standard: whether its bridge plugs devices in itself, which has no first slot.
     """
 
     def __init__(
-        self, qom_type: ObjectType, tree: Paths, *, hotplug: bool, one_slot: bool = False
+        self,
+        qom_type: ObjectType,
+        tree: Paths,
+        *,
+        hotplug: bool,
+        one_slot: bool = False,
+        standard: bool = False,
     ) -> None:
         super().__init__(qom_type, tree, hotplug=hotplug)
         self.one_slot = one_slot
+        self.standard = standard
         # By number: type, id, and whether it goes with others in its slot.
         self._taken: dict[int, tuple[str, str | None, bool]] = {}
 
@@ -45,8 +53,18 @@ class PciBus(Bus):
         return self.qom_type.name == "PCIE"
 
     def occupy(self, number: int, kind: str, *, multifunction: bool) -> None:
-        """Put something there without asking."""
+        """Put something there that goes with any others; raises `QMPError` where it is taken."""
+        self._check_free(number, kind)
         self._taken[number] = kind, None, multifunction
+
+    def _check_free(self, number: int, kind: str) -> None:
+        if number in self._taken:
+            other, its_id, _multifunction = self._taken[number]
+            name = "(null)" if its_id is None else its_id
+            raise QMPError(
+                f"PCI: slot {number // _FUNCTIONS} function {number % _FUNCTIONS} not available"
+                f" for {kind}, in use by {other},id={name}"
+            )
 
     def place(
         self,
@@ -73,19 +91,19 @@ class PciBus(Bus):
         first = 0 if self.one_slot else (number % _PLACES) // _FUNCTIONS * _FUNCTIONS
         if number == ANY_PLACE:
             number = self._free(kind)
-        elif number in self._taken:
-            other, its_id, _multifunction = self._taken[number]
-            name = "(null)" if its_id is None else its_id
-            raise QMPError(
-                f"PCI: slot {number // _FUNCTIONS} function {number % _FUNCTIONS} not available"
-                f" for {kind}, in use by {other},id={name}"
-            )
+        else:
+            self._check_free(number, kind)
         if hotplugged and first in self._taken:
             raise QMPError(
                 f"PCI: slot {first // _FUNCTIONS} function 0 already occupied by"
                 f" {self._taken[first][0]}, new func {kind} cannot be exposed to guest."
             )
         self._check_functions(number, multifunction)
+        if hotplugged and self.standard and number < _FUNCTIONS:
+            raise QMPError(
+                f"Unsupported PCI slot 0 for standard hotplug controller. Valid slots are between"
+                f" 1 and {_SLOTS - 1}."
+            )
         self._taken[number] = kind, id, multifunction
         return number
 
@@ -124,6 +142,7 @@ class Buses:
     Attributes:
         pci: the machine's own PCI bus; None where it has none.
         others: the machine's buses that no memory device goes on, by name.
+        port_numbers: chassis and slot of each port.
     """
 
     def __init__(self, pci: PciBus | None, system: Bus) -> None:
@@ -131,31 +150,38 @@ class Buses:
         self.others = {"main-system-bus": system}
         # Those that PCI devices go on, by name.
         self._for_pci = {} if pci is None else {pci.name: pci}
-        self._port_numbers: set[tuple[int, int]] = set()
+        self.port_numbers: set[tuple[JSON, JSON]] = set()
+        self._named: dict[str, int] = {}
 
-    def open(self, device: QObject, name: str | None, kind: ObjectType, *, one_slot: bool) -> None:
+    def open(self, device: QObject, name: str | None, bus: PciBus) -> None:
         """Put the bus of a port or a bridge into it, which can be named from now on.
 
         Args:
-            name: of the bus; None for none, as nobody could refer to it.
-            kind: its type.
-            one_slot: whether it is a port's.
+            name: of the bus; None for one that is named after its type.
         """
-        if name is not None:
-            bus = PciBus(kind, device.tree, hotplug=True, one_slot=one_slot)
-            device.add_child(name, bus)
-            self._for_pci[name] = bus
+        if name is None:
+            name = self.name_bus(bus.qom_type)
+        device.add_child(name, bus)
+        # Of two with a name the first is meant.
+        self._for_pci.setdefault(name, bus)
 
-    def add_port_number(self, number: tuple[int, int]) -> bool:
-        """Note a port's chassis and slot; False where another port has both."""
-        if number in self._port_numbers:
-            return False
-        self._port_numbers.add(number)
-        return True
+    def name_bus(self, kind: ObjectType) -> str:
+        """The name of a bus that is given none: its type's, and how many had such a name."""
+        number = self._named.get(kind.name, 0)
+        self._named[kind.name] = number + 1
+        return f"{kind.name.lower()}.{number}"
+
+    def close(self, device: QObject) -> None:
+        """The buses of a device are gone with it."""
+        for name, bus in device.children.items():
+            for named in (self._for_pci, self.others):
+                if named.get(name) is bus:
+                    del named[name]
 
     def add_other(self, bus: Bus) -> None:
         """Note a bus of the machine that no memory device goes on."""
         self.others.setdefault(bus.name, bus)
+        self.name_bus(bus.qom_type)
 
     def find(self, name: JSON, kind: str, *, on_pci: bool, virtio: bool) -> PciBus | None:
         """The bus for a device.

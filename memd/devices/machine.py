@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.compat import Compat
 from memd.config import MachineConfig
@@ -145,7 +145,7 @@ class SystemDevice(Device):
     """A part of a machine that is on its system bus, where nothing comes or goes."""
 
     @property
-    def bus(self) -> QObject:
+    def bus(self) -> Any:
         """The machine's own bus, which nothing leaves."""
         return self.tree.resolve("/machine/unattached/sysbus")
 
@@ -155,7 +155,7 @@ class SystemDevice(Device):
         return False
 
     def check_bus(self) -> None:
-        raise QMPError("Bus 'main-system-bus' does not support hotplugging")
+        self.bus.check_hotplug()
 
 
 class Asked(NamedTuple):
@@ -469,6 +469,9 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
     if config.type != "microvm":
         # There it has a number among the machine's parts.
         tree.machine.add_child(name, host)
+    if config.type == "pc":
+        # Its devices come and go by ACPI.
+        hotplug = config.acpi
     pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
     host.add_child(bus_name, pci)
     if kind == "gpex-pcihost":

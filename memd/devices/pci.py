@@ -13,11 +13,18 @@ from memd.devices.bus import ANY_PLACE, PciBus
 from memd.devices.device import deleted
 from memd.devices.machine import Device, Machine
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.qom import ObjectType, Tree
 from memd.work import Event, Events
 
 ANY_VECTORS = 0xFFFFFFFF
 """The number of interrupt vectors that asks for what the device needs."""
+
+_STANDARD = ("pci-bridge", "pcie-pci-bridge")
+"""Bridges that plug devices in themselves, unless they are told not to."""
+
+PORT = "pcie-slot"
+"""The type of the ports for devices, each of which has a number."""
 
 _ANY_SIZE = 0xFFFFFFFF
 _MAX_ACPI_INDEX = 16383
@@ -32,7 +39,8 @@ class PciDevice(Device):
     Attributes:
         bus: the bus that it is on.
         place: eight times its slot on its bus, plus its function; `ANY_PLACE` until
-            it has one.
+            it has one, or is given one to take.
+        placed: whether it has taken it.
     """
 
     # An attribute of its own, in place of a property.
@@ -40,6 +48,7 @@ class PciDevice(Device):
 
     bus: PciBus
     place = ANY_PLACE
+    placed = False
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PciBus) -> None:
         super().__init__(qom_type, tree, id)
@@ -59,8 +68,13 @@ class PciDevice(Device):
 
     @property
     def on_port(self) -> bool:
-        """Whether it is in a port of PCI Express."""
-        return self.bus.express and self.bus.one_slot
+        """Whether it is behind a port of PCI Express."""
+        return self.bus.express and isinstance(self.bus.parent, PciDevice)
+
+    @property
+    def port_number(self) -> tuple[JSON, JSON]:
+        """Chassis and slot of a port."""
+        return self.values.get("chassis", 0), self.values.get("slot", 0)
 
     def check_bus(self) -> None:
         self.bus.check_hotplug()
@@ -74,6 +88,14 @@ class PciDevice(Device):
             hotplugged=machine.started,
             multifunction=self.values.get("multifunction", False),
         )
+        self.placed = True
+
+    def take_port_number(self, machine: Machine) -> None:
+        """Have a port take its chassis and slot; raises `QMPError` where another has them."""
+        numbers = machine.buses.port_numbers
+        if self.port_number in numbers:
+            raise QMPError("Can't add chassis slot, error -16")
+        numbers.add(self.port_number)
 
     def ask_guest(self, machine: Machine, leave: Callable[[], None]) -> None:
         """Ask the guest to release it, unless it was asked; clients are told where it refuses.
@@ -101,6 +123,8 @@ class GuestsPciDevice(PciDevice):
         """It has gone: its place is free."""
         path = self.tree.path_of(self)
         self.bus.vacate(self.place)
+        if self.qom_type.is_a(PORT):
+            machine.buses.port_numbers.discard(self.port_number)
         events = [Event("DEVICE_DELETED", {"path": f"{path}/virtio-backend"}), deleted(self, path)]
         self.leave_tree()
         told = tuple(events if self.qom_type.is_a("virtio-pci") else events[1:])
@@ -114,6 +138,27 @@ class GuestsPciDevice(PciDevice):
             events: that tell them.
         """
         machine.emit(events)
+
+
+def open_bus(device: PciDevice, machine: Machine) -> None:
+    """Put the bus of a port or a bridge into it.
+
+    What the firmware tells of from the start takes devices by ACPI; a bridge that comes
+    later has to do so itself.
+    """
+    kind, given, types = device.qom_type, device.values, machine.tree.types()
+    port = kind.is_a(PORT)
+    has_acpi = machine.config.type in ("pc", "q35") and machine.config.acpi
+    by_acpi = has_acpi and not machine.started
+    standard = not (port or by_acpi) and given.get("shpc", kind.name in _STANDARD)
+    bus = PciBus(
+        types["PCIE" if kind.is_a("pcie-port") else "PCI"],
+        device.tree,
+        hotplug=given.get("hotplug", True) if port else by_acpi or standard,
+        one_slot=port,
+        standard=standard,
+    )
+    machine.buses.open(device, device.id, bus)
 
 
 def check_rom_and_index(device: Device, others: Iterable[Device]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from memd.devices.device import Row, peripherals, stored, switches
 from memd.devices.machine import Device, Machine
-from memd.devices.pci import ANY_VECTORS, GuestsPciDevice, vectors
+from memd.devices.pci import ANY_VECTORS, GuestsPciDevice, open_bus, vectors
 from memd.errors import QMPError
 from memd.qapi.visit import visit_int64
 from memd.qom import ObjectType, Property, Tree
@@ -104,6 +104,10 @@ _STATISTICS = (
 )
 
 
+BALLOON = "virtio-balloon-pci-base"
+"""The type of balloon devices."""
+
+
 class Placeholder(GuestsPciDevice):
     """A PCI device that does nothing."""
 
@@ -173,11 +177,12 @@ class RootPort(Placeholder):
 
     def realize(self, machine: Machine) -> None:
         super().realize(machine)
-        number = self.values.get("chassis", 0), self.values.get("slot", 0)
-        if not machine.buses.add_port_number(number):
+        try:
+            self.take_port_number(machine)
+        except QMPError:
             self.bus.vacate(self.place)
-            raise QMPError("Can't add chassis slot, error -16")
-        machine.buses.open(self, self.id, self.tree.types()["PCIE"], one_slot=True)
+            raise
+        open_bus(self, machine)
 
 
 class Bridge(Placeholder):
@@ -190,14 +195,13 @@ class Bridge(Placeholder):
                 " chassis id > 0."
             )
         super().realize(machine)
-        machine.buses.open(self, self.id, self.tree.types()["PCI"], one_slot=False)
+        open_bus(self, machine)
 
 
 def has_balloon(tree: Tree, besides: str = "") -> bool:
     """Whether a machine has a balloon device, besides that of a name."""
     return any(
-        device.qom_type.name == "virtio-balloon-pci" and device.name != besides
-        for device in peripherals(tree)
+        device.qom_type.is_a(BALLOON) and device.name != besides for device in peripherals(tree)
     )
 
 
@@ -246,9 +250,7 @@ def placeholder_types(
     disk = ObjectType("virtio-blk-pci-base", virtio_pci, abstract=True)
     yield disk
     yield ObjectType("virtio-blk-pci-non-transitional", disk, interfaces=_ANY_PCI)
-    balloon = ObjectType(
-        "virtio-balloon-pci-base", virtio_pci, abstract=True, properties=left(_ANY_BALLOON)
-    )
+    balloon = ObjectType(BALLOON, virtio_pci, abstract=True, properties=left(_ANY_BALLOON))
     yield balloon
     yield ObjectType(
         "virtio-balloon-pci",

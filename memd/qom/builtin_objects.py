@@ -76,6 +76,9 @@ class SystemBus(Bus):
 
     realized = False
 
+    def check_hotplug(self) -> None:
+        raise QMPError("Bus 'main-system-bus' does not support hotplugging")
+
 
 _BUS = ObjectType("bus", OBJECT, abstract=True, interfaces=("resettable",))
 _SYSTEM = ObjectType(

@@ -249,7 +249,7 @@ def _new_machine(tree: Tree) -> MachineObject:
     machine = MachineObject(tree._types["none-machine"], tree)
     unattached = QObject(CONTAINER, tree)
     unattached.add_child("io[0]", MemoryRegion(tree, 0x10000))
-    unattached.add_child("sysbus", SystemBus(tree._types["System"], tree, hotplug=True))
+    unattached.add_child("sysbus", SystemBus(tree._types["System"], tree, hotplug=False))
     unattached.add_child("system[0]", MemoryRegion(tree, 2**64 - 1))
     machine.add_child("peripheral", QObject(CONTAINER, tree))
     machine.add_child("peripheral-anon", QObject(CONTAINER, tree))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count, repeat
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.adding import id_of, put
@@ -19,8 +20,8 @@ from memd.devices.kinds import find_kind
 from memd.devices.machine import Device
 from memd.devices.machine_object import CPU
 from memd.devices.parts import parts_of
-from memd.devices.pci import GuestsPciDevice, PciDevice
-from memd.devices.placeholders import has_balloon
+from memd.devices.pci import PORT, GuestsPciDevice, PciDevice, open_bus
+from memd.devices.placeholders import BALLOON, has_balloon
 from memd.errors import QMPError, prefixed
 from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import parse_uuid
@@ -31,6 +32,14 @@ from memd.standin.inputs import Inputs
 from memd.standin.netdevs import MAC
 from memd.standin.objects import value_unset
 from memd.standin.types import type_of_alias
+from memd.standin.usb import USB_DEVICE, WAITING, UsbPorts, is_attached
+from memd.standin.virtual_functions import (
+    VirtualFunction,
+    add_functions,
+    function_type,
+    remove_functions,
+)
+from memd.work import Event
 
 if TYPE_CHECKING:
     from memd.config import Global
@@ -46,16 +55,18 @@ if TYPE_CHECKING:
     from memd.standin.tpms import Tpms
     from memd.work import Command, Events
 
-_BALLOON = "virtio-balloon-pci"
 _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
 
+_RECORDED_ID = r"\bplugged\d+"
 _WORD = r"[A-Za-z][\w-]*"
+
+_USB = "usb-bus"
 
 _BUSES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("SCSI", 1, ("virtio-scsi-pci-base", "vhost-scsi-pci-base", "lsi53c895a", "megasas-base")),
     ("SCSI", 1, ("mptsas1068", "am53c974", "pvscsi", "usb-storage-dev", "usb-bot", "usb-uas")),
     ("virtio-serial-bus", 1, ("virtio-serial-pci-base",)),
-    ("usb-bus", 1, ("pci-xhci", "pci-ehci-usb", "pci-uhci-usb", "pci-ohci")),
+    (_USB, 1, ("pci-xhci", "pci-ehci-usb", "pci-uhci-usb", "pci-ohci")),
     ("IDE", 6, ("ich9-ahci",)),
     ("IDE", 2, ("pci-ide",)),
     ("floppy-bus", 1, ("isa-fdc",)),
@@ -65,18 +76,22 @@ _BUSES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
 """Which buses are in devices: the bus, how many, and the types of the devices or what these are
 derived from."""
 
-_FIXED = ("IDE", "floppy-bus")
+_FIXED = ("IDE", "floppy-bus", "HDA")
 """Buses on which nothing comes or goes while the machine runs."""
 
 _QUEUES = "IOThreadVirtQueueMappingList"
 """The type of a property with the threads of a device's queues."""
 
-_WAITING = "usb-bot"
+_STICK = "usb-storage"
+
+_SECTOR = 512
+_CYLINDERS = 2, 16383
+"""The fewest and the most cylinders that a disk is said to have."""
 
 _ANY_UNIT = (1 << 32) - 1
 """The place of a floppy that asks for any."""
 
-_PLAIN_PCI = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge", "x3130-upstream")
+_BRIDGES = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge")
 
 _GUESTS_PORT = "virtserialport"
 """A device that opens its character device when the guest opens it."""
@@ -90,7 +105,6 @@ _CHARDEVS = r"chardev\d?"
 
 _GENERATION_ID = "vmgenid"
 _ALONE = (_GENERATION_ID, "vmclock", "vmcoreinfo")
-_STAY = (*_ALONE, "ipmi-bmc-extern", "ipmi-bmc-sim")
 _ON_NO_BUS = {
     **dict.fromkeys(("ipmi-bmc-extern", "ipmi-bmc-sim", "nvme-subsys", "vmclock"), ""),
     "tpm-crb": "",
@@ -106,7 +120,7 @@ _FRAME_BUFFER = ("ramfb", "uefi-vars-x64")
 _DYNAMIC = {
     "q35": ("intel-iommu", *_FRAME_BUFFER, "vmbus-bridge"),
     "pc": (*_FRAME_BUFFER, "vmbus-bridge"),
-    "microvm": _FRAME_BUFFER,
+    "microvm": ("ramfb",),
 }
 """The devices on the system bus that can be had, by the machine. `amd-iommu`, which would bring a
 PCI device, is not among them."""
@@ -143,12 +157,11 @@ class OtherDevice(Device):
     @property
     def hotpluggable(self) -> bool:
         """Whether it can be removed while the machine runs."""
-        return not _stays(self.qom_type) and (self.bus is None or self.bus.hotplug)
+        comes = self._register.comes(self.qom_type.name)
+        return comes and (self.bus is None or self.bus.hotplug)
 
     def check_bus(self) -> None:
-        if self.bus is None or _stays(self.qom_type):
-            raise _no_hotplug(self.qom_type)
-        self.bus.check_hotplug()
+        self._register.check_hotplug(self.qom_type.name, self.bus)
 
     def removal(self, machine: Any) -> None:
         """It goes as soon as that is answered: no guest is asked."""
@@ -158,20 +171,45 @@ class OtherDevice(Device):
 
     def _leave(self, machine: Any) -> None:
         path = self.tree.path_of(self)
+        events = [deleted(self, path)]
+        if self.qom_type.name == _STICK:
+            events.insert(0, Event("DEVICE_DELETED", {"path": _user_of_drive(self, path)}))
         self.leave_tree()
-        self._register.forget(self, machine, path, (deleted(self, path),))
+        self._register.forget(self, machine, path, tuple(events))
 
 
 class OtherPciDevice(GuestsPciDevice):
-    """A PCI device, or a virtio one behind it."""
+    """A PCI device, or a virtio one behind it.
+
+    Attributes:
+        functions: its virtual functions.
+    """
 
     def __init__(
         self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PciBus, register: Devices
     ) -> None:
         super().__init__(qom_type, tree, id, bus)
+        self.functions: Sequence[VirtualFunction] = ()
         self._register = register
 
+    @property
+    def hotpluggable(self) -> bool:
+        """Whether it can be removed while the machine runs."""
+        return self._register.comes(self.qom_type.name) and super().hotpluggable
+
+    def check_bus(self) -> None:
+        self._register.check_hotplug(self.qom_type.name, self.bus)
+
+    def removal(self, machine: Any) -> None:
+        if self.bus.standard and not machine.guest.started:
+            # Nobody has switched it on.
+            self.leaving = True
+            machine.later(0.0, lambda: self.leave(machine))
+        else:
+            super().removal(machine)
+
     def release(self, machine: Any, path: str, events: Events) -> None:
+        remove_functions(self.functions)
         self._register.forget(self, machine, path, events)
 
 
@@ -216,16 +254,30 @@ class Devices:
         self._audiodevs = audiodevs
         self._globals = globals
         self._types: dict[str, ObjectType] = {}
-        self._buses: dict[str, Bus] = {}
         # Those that are there, in their order.
         self._present: dict[AnyDevice, None] = {}
         self._nics: dict[Device, Nic] = {}
+        self._usb: dict[Bus, UsbPorts] = {}
         self.inputs = Inputs(tree)
         """Keyboards and pointing devices."""
 
     def resolve(self, driver: str) -> str:
         """The type that a name stands for, which may be an alias."""
         return type_of_alias(self._catalogue, driver)
+
+    def comes(self, driver: str) -> bool:
+        """Whether devices of a type come and go while the machine runs, where their bus allows."""
+        told = self._catalogue.section("devices")[driver]
+        # Of some types only a QEMU that was asked to plug one in has said it.
+        return told["hotplug"] and not (told["says"] or "").startswith(f"Device '{driver}'")
+
+    def check_hotplug(self, driver: str, bus: Bus | None) -> None:
+        """Raise `QMPError` where a device of a type can't come to a bus now, or leave it."""
+        if not self.comes(driver):
+            raise QMPError(f"Device '{driver}' does not support hotplugging")
+        if bus is None:
+            raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
+        bus.check_hotplug()
 
     async def add(self, machine: Machine, args: JSONObject) -> None:
         """`device_add` of a type that memd has no part for.
@@ -242,10 +294,8 @@ class Devices:
         socket = self._cpu_socket(machine, driver, args.get("bus"))
         if socket is None:
             bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
-            if bus is None and (machine.started or driver not in _ON_NO_BUS):
-                raise _no_hotplug(self.type_of(driver))
-            if bus is not None and machine.started:
-                bus.check_hotplug()
+            if machine.started or (bus is None and driver not in _ON_NO_BUS):
+                self.check_hotplug(driver, bus)
         id = id_of(args)
         name = machine.name_device(id)
         kind = self.type_of(driver)
@@ -268,8 +318,11 @@ class Devices:
                 assert socket is not None
                 place_cpu(machine, socket, device)
                 return
-            await self._prepare(machine, device, told["says"] or "")
+            await self._prepare(machine, device, told)
         except BaseException:
+            if isinstance(device, OtherPciDevice) and device.placed:
+                remove_functions(device.functions)
+                device.bus.vacate(device.place)
             path = self._tree.path_of(device)
             used = self._blocks.collect(self._release(device, path, gone=False))
             device.leave_tree()
@@ -283,14 +336,20 @@ class Devices:
             given = device.values.get("mac", "")
             device.values["mac"] = self._netdevs.add_device(self._nic(device), id, given)
 
-    async def _prepare(self, machine: Machine, device: AnyDevice, says: str) -> None:
+    async def _prepare(self, machine: Machine, device: AnyDevice, told: JSONObject) -> None:
         """Give a device its place and what it refers to, after all checks; raises `QMPError`.
 
         Args:
-            says: the complaint of the recorded QEMU about one that is given nothing.
+            told: what the catalogue says of its type.
         """
-        driver, values, known = device.qom_type.name, device.values, device.qom_type.all_properties
-        self._check(device, says, machine)
+        kind, values = device.qom_type, device.values
+        driver, known = kind.name, kind.all_properties
+        ports = self._ports_for(device)
+        if isinstance(device, OtherPciDevice):
+            device.take_place(machine)
+        if ports is not None:
+            ports.claim(device)
+        self._check(device, told["says"] or "", machine)
         if device.bus is None:
             self._check_alone(device, machine)
         if "audiodev" in known and "audiodev" not in values:
@@ -303,15 +362,26 @@ class Devices:
             raise QMPError("QEMU does not support multiple vIOMMUs for x86 yet.")
         if driver == "intel-iommu":
             _settle_iommu(values)
-        if driver == _BALLOON and has_balloon(self._tree, device.name):
+        if kind.is_a(BALLOON) and has_balloon(self._tree, device.name):
             raise QMPError("Only one balloon device is supported")
         if driver == "floppy":
             self._take_unit(device)
+        if kind.is_a("scsi-device"):
+            self._take_address(device)
         if "drive" in known:
             self._take_drive(device)
         if isinstance(device, OtherPciDevice):
-            device.take_place(machine)
-        if "drive" in values:
+            if kind.is_a(PORT):
+                device.take_port_number(machine)
+            functions = function_type(device)
+            if functions:
+                device.functions = add_functions(device, self.type_of(functions), machine)
+        if values.get("masterbus"):
+            self._add_companion(device, machine)
+        if ports is not None and (driver not in WAITING or not device.hotplugged):
+            ports.check(device)
+        self._settle(device, told.get("values", {}))
+        if "drive" in device.values:
             # Nobody may take it out while its image is being locked.
             device.leaving = True
             await self._blocks.relock()
@@ -344,18 +414,12 @@ class Devices:
 
     def _find_bus(self, machine: Machine, driver: str, kind: str | None, name: JSON) -> Bus | None:
         self._find_buses(machine)
+        find = partial(machine.buses.find, name, driver, virtio=machine.has_virtio)
         if kind is None:
-            return machine.buses.find(name, driver, on_pci=False, virtio=machine.has_virtio)
-        if type(name) is str and name in self._buses:
-            named = self._buses[name]
-            if named.qom_type.name != kind:
-                raise QMPError(f"Device '{driver}' can't go on {named.qom_type.name} bus")
-            return named
+            return find(on_pci=False)
         if kind == "PCI":
-            found = machine.buses.find(name, driver, on_pci=True, virtio=machine.has_virtio)
-            if found is not None:
-                return found
-            raise QMPError(f"No 'PCI' bus found for device '{driver}'")
+            return find(on_pci=True)
+        # What came last is looked at first.
         own = {
             name: bus
             for name, bus in reversed(machine.buses.others.items())
@@ -364,13 +428,10 @@ class Devices:
         if type(name) is str:
             if name not in own:
                 # Says what is wrong with it.
-                machine.buses.find(name, driver, on_pci=False, virtio=machine.has_virtio)
+                find(on_pci=False)
             if self._is_full(own[name]):
                 raise QMPError(f"Bus '{name}' is full")
             return own[name]
-        for bus in self._buses.values():
-            if bus.qom_type.name == kind:
-                return bus
         for bus in own.values():
             if not self._is_full(bus):
                 return bus
@@ -385,26 +446,53 @@ class Devices:
         """The buses of devices that memd has a part for."""
         for device in peripherals(self._tree):
             if isinstance(device, PciDevice) and device.qom_type.name == "qemu-xhci":
-                if not any(bus.parent is device for bus in self._buses.values()):
+                if not device.children:
                     self._add_buses(device, device.id, machine)
 
     def _check(self, device: AnyDevice, says: str, machine: Machine) -> None:
         """Raise `QMPError` where it lacks what it needs, as the recorded QEMU said."""
-        if "dynamic sysbus" in says:
-            # The recorded machine had none at all.
-            says = f"Device '{device.qom_type.name}' does not support hotplugging"
-        if "does not support hotplugging" in says:
-            if machine.started and says.startswith("Device"):
-                raise QMPError(says)
+        # The recorded machine ran, and had no dynamic sysbus devices at all.
+        if "dynamic sysbus" in says or "does not support hotplugging" in says:
             return
         if device.qom_type.name == _DISK and not device.values.get("drive"):
             raise QMPError("drive property not set")
         if not says or any(each in says for each in _HARMLESS):
             return
+        # It had an id of its own.
+        says = re.sub(_RECORDED_ID, device.id or "(null)", says)
         given = {name for name, value in device.values.items() if value != ""} - _OF_A_PLACE
         named = set(re.findall(_WORD, says)) & set(device.qom_type.all_properties)
         if not given or (named and not named & given):
             raise QMPError(says)
+
+    def _settle(self, device: AnyDevice, recorded: JSONObject) -> None:
+        """Give a device the values that it decides by itself.
+
+        Args:
+            recorded: those of such a device that was plugged in with nothing given.
+        """
+        given = device.values
+        values = dict(recorded)
+        if "romfile" in given:
+            values.pop("romsize", None)
+        legacy = "disable-legacy"
+        if isinstance(device, OtherPciDevice) and legacy in device.qom_type.all_properties:
+            modern = device.on_port or values.get(legacy) == "on"
+            values[legacy] = "on" if modern else "off"
+        if "cyls" in values:
+            drive = self._drive_of(device)
+            size = 0 if drive is None or drive.node is None else drive.node.size
+            fewest, most = _CYLINDERS
+            whole = size // (_SECTOR * values["heads"] * values["secs"])
+            values["cyls"] = min(max(whole, fewest), most)
+        if (
+            given.get("rombar") == 0
+            and device.hotplugged
+            and given.get("romfile", values.get("romfile"))
+        ):
+            raise QMPError("Hot-plugged device without ROM bar can't have an option ROM")
+        left_open = {name for name, value in given.items() if value == "auto" and name in values}
+        device.values = values | {name: given[name] for name in given if name not in left_open}
 
     def _take_unit(self, floppy: AnyDevice) -> None:
         """Give a floppy its place at its controller; raises `QMPError` where it can't have it."""
@@ -427,6 +515,26 @@ class Devices:
             raise QMPError(f"Floppy unit {unit} is in use")
         floppy.values["unit"] = unit
 
+    def _take_address(self, disk: AnyDevice) -> None:
+        """Give a SCSI device its target and unit; raises `QMPError` where another has them."""
+        taken = {
+            (each.values["scsi-id"], each.values["lun"]): each.id
+            for each in self._present
+            if each.bus is disk.bus and each.qom_type.is_a("scsi-device")
+        }
+        target, unit = (
+            None if each == _ANY_UNIT else each
+            for each in map(disk.values.get, ("scsi-id", "lun"), repeat(_ANY_UNIT))
+        )
+        if target is None:
+            unit = unit or 0
+            target = next(each for each in count() if (each, unit) not in taken)
+        elif unit is None:
+            unit = next(each for each in count() if (target, each) not in taken)
+        elif (target, unit) in taken:
+            raise QMPError(f"lun already used by '{taken[target, unit] or '(null)'}'")
+        disk.values |= {"scsi-id": target, "lun": unit}
+
     def _check_alone(self, device: AnyDevice, machine: Machine) -> None:
         """Raise `QMPError` where a device that is on no bus can't be on the machine."""
         driver = device.qom_type.name
@@ -446,24 +554,50 @@ class Devices:
 
     def _add_buses(self, device: Device, id: str | None, machine: Machine) -> None:
         kind = device.qom_type
-        for bus_kind, count, types in _BUSES:
-            if any(map(kind.is_a, types)):
-                for number in range(count):
+        for bus_kind, how_many, types in _BUSES:
+            if any(map(kind.is_a, types)) and not device.values.get("masterbus"):
+                for number in range(how_many):
                     bus = Bus(self._need(bus_kind), self._tree, hotplug=bus_kind not in _FIXED)
-                    name = f"{id}.{number}"
-                    if id is None:
-                        # As many as have such a name by now.
-                        start = f"{bus_kind.lower()}."
-                        names = (*self._buses, *machine.buses.others)
-                        name = f"{start}{sum(each.startswith(start) for each in names)}"
+                    buses = machine.buses
+                    name = buses.name_bus(bus.qom_type) if id is None else f"{id}.{number}"
                     device.add_child(name, bus)
-                    self._buses[bus.name] = bus
+                    buses.others.setdefault(name, bus)
                 return
-        port = kind.is_a("pcie-port")
-        if port or kind.name in _PLAIN_PCI:
-            express = port or kind.name == "x3130-upstream"
-            bus_type = self._need("PCIE" if express else "PCI")
-            machine.buses.open(device, id, bus_type, one_slot=port)
+        if isinstance(device, PciDevice) and (kind.is_a("pcie-port") or kind.name in _BRIDGES):
+            open_bus(device, machine)
+
+    def _ports_of(self, bus: Bus) -> UsbPorts:
+        if bus not in self._usb:
+            self._usb[bus] = UsbPorts(bus, self._tree.machine)
+        return self._usb[bus]
+
+    def _ports_for(self, device: Device) -> UsbPorts | None:
+        """The ports of the bus that a USB device is on, None for another device."""
+        if isinstance(device, OtherDevice) and device.bus is not None:
+            if device.qom_type.is_a(USB_DEVICE):
+                return self._ports_of(device.bus)
+        return None
+
+    def _attach(self, device: Device, value: bool) -> None:
+        ports = self._ports_for(device)
+        if value and ports is not None:
+            ports.check(device)
+        device.values["attached"] = value
+
+    def _add_companion(self, controller: Device, machine: Machine) -> None:
+        name, first = (controller.values.get(each, 0) for each in ("masterbus", "firstport"))
+        bus = machine.buses.others.get(name)
+        if bus is None or bus.qom_type.name != _USB:
+            raise QMPError(f"USB bus '{name}' not found")
+        self._ports_of(bus).add_companion(first)
+
+    def usb_lines(self, machine: Machine) -> list[str]:
+        """The lines of `info usb`; raises `QMPError` where there is no bus."""
+        self._find_buses(machine)
+        buses = [each for each in machine.buses.others.values() if each.qom_type.name == _USB]
+        if not buses:
+            raise QMPError("USB support not enabled")
+        return [line for each in buses for line in self._ports_of(each).lines()]
 
     def forget(self, device: AnyDevice, machine: Machine, path: str, events: Events) -> None:
         """A device is gone: what it referred to is free, and so are its buses.
@@ -472,8 +606,7 @@ class Devices:
             path: where it was.
             events: that tell clients, once its image is unlocked.
         """
-        for name in list(device.children):
-            self._buses.pop(name, None)
+        machine.buses.close(device)
         node = self._release(device, path)
         self._present.pop(device, None)
         self.inputs.release(device)
@@ -500,11 +633,14 @@ class Devices:
         """
         node = None
         if "drive" in device.qom_type.all_properties:
-            node = self._drives.release(_names(device, path), gone=gone)
+            node = self._drives.release(_user_of_drive(device, path), gone=gone)
         nic = self._nics.pop(device, None)
         if nic is not None:
             self._netdevs.remove_device(nic)
         self._tpms.release(device)
+        ports = self._ports_for(device)
+        if ports is not None:
+            ports.release(device)
         for name, value in device.values.items():
             chardev = self._chardevs.find(value) if re.fullmatch(_CHARDEVS, name) else None
             if chardev is not None:
@@ -549,6 +685,8 @@ class Devices:
         if kind.startswith("child<"):
             return told
         owner = _owner(driver, inner, name)
+        if name.startswith("legacy-") and name != "legacy-addr" and kind == "str":
+            return _unreadable(owner, name, kind)
         if name == "netdev":
             return _reference(name, lambda device, value: self._take_netdev(owner, device, value))
         if re.fullmatch(_CHARDEVS, name):
@@ -562,7 +700,8 @@ class Devices:
         if name.startswith("bootindex"):
             return self._boot_property(name)
         if name == "attached":
-            return _attached(driver)
+            setter = self._attach if driver in WAITING else None
+            return Property(name, kind, visit=visit_bool, get=is_attached, set=setter)
         if kind == _QUEUES:
             return kept(name, kind, [], _visit_queues, self._check_queues)
         if name == "mac":
@@ -579,6 +718,9 @@ class Devices:
             if not device.realized:
                 return device.values.get("drive", "")
             drive = self._drive_of(device)
+            if device.qom_type.name == _STICK:
+                # It has given it to the disk that it has inside.
+                return ""
             if drive is None or drive.node is None:
                 return "" if drive is None else drive.name
             return drive.name or drive.node.name
@@ -663,12 +805,12 @@ class Devices:
         return self._nics.setdefault(device, Nic(device.id or "", device.qom_type.name))
 
     def _drive_of(self, device: Device) -> Drive | None:
-        return self._drives.used_by(_names(device, self._tree.path_of(device)))
+        return self._drives.used_by(_user_of_drive(device, self._tree.path_of(device)))
 
     def _take_drive(self, device: AnyDevice) -> None:
-        path, kind = self._tree.path_of(device), device.qom_type
-        user = f"{path}/virtio-backend" if kind.is_a("virtio-pci") else device.id or path
-        self._drives.attach(device.values.get("drive", ""), kind.name, user, device.values)
+        user = _user_of_drive(device, self._tree.path_of(device))
+        given = device.values
+        self._drives.attach(given.get("drive", ""), device.qom_type.name, user, given)
 
     def _take_chardev(self, owner: str, name: str, device: Device, id: str) -> None:
         self._check_unset(owner, name, device, id)
@@ -717,9 +859,13 @@ def _settle_iommu(values: JSONObject) -> None:
     values["eim"] = "off" if extended == "auto" else extended
 
 
-def _names(device: Device, path: str) -> tuple[str | None, ...]:
-    """What the drive of a device may call it."""
-    return device.id, path, f"{path}/virtio-backend"
+def _user_of_drive(device: Device, path: str) -> str:
+    """What the drive of a device at a path calls it."""
+    if device.qom_type.is_a("virtio-pci"):
+        return f"{path}/virtio-backend"
+    if device.qom_type.name == _STICK:
+        return f"{path}/{device.id or 'scsi'}.0/legacy[0]"
+    return device.id or path
 
 
 def _visit_mac(owner: str) -> Visit:
@@ -749,35 +895,18 @@ def _visit_guid(value: JSON, path: str) -> JSON:
     return guid
 
 
-def _stays(kind: ObjectType) -> bool:
-    """Whether devices of a type neither come nor go while the machine runs, whatever their bus."""
-    return kind.name in _STAY or kind.is_a("sys-bus-device")
+def _unreadable(owner: str, name: str, kind: str) -> Property:
+    """A property that is there to be listed."""
 
+    def get(device: Device) -> JSON:
+        raise QMPError(f"Property '{owner}.{name}' is not readable")
 
-def _no_hotplug(kind: ObjectType) -> QMPError:
-    """The error for a device that stays, or is on no bus."""
-    if _stays(kind):
-        return QMPError(f"Device '{kind.name}' does not support hotplugging")
-    return QMPError(f"Device '{kind.name}' can not be hotplugged on this machine")
+    return Property(name, kind, get=get)
 
 
 def _reference(name: str, take: Callable[[Device, JSON], None]) -> Property:
     """A property that names something, which it takes."""
     return kept(name, "str", "", visit_str, take)
-
-
-def _attached(driver: str) -> Property:
-    """Whether a USB device is at its port; one with disks that are plugged in later waits."""
-
-    def get(device: Device) -> JSON:
-        waits = device.hotplugged and driver == _WAITING
-        return device.realized and device.values.get("attached", not waits)
-
-    def set(device: Device, value: JSON) -> None:
-        device.values["attached"] = value
-
-    setter = set if driver == _WAITING else None
-    return Property("attached", "bool", visit=visit_bool, get=get, set=setter)
 
 
 def _visit_queues(value: JSON, path: str) -> JSON:

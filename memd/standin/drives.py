@@ -402,6 +402,10 @@ class Drives:
             raise QMPError("Device needs media, but drive is empty")
         else:
             node = drive.node
+        if kind in ("scsi-block", "scsi-generic") and node is not None:
+            if node.driver != "host_device":
+                text = "cannot get SG_IO version number: Operation not supported"
+                raise QMPError(text)
         if kind == "ide-hd" and drive.read_only:
             raise QMPError("Block node is read-only")
         flash = kind == "cfi.pflash01"
@@ -418,7 +422,7 @@ class Drives:
         if drive not in self._blocks.drives:
             self._blocks.add_drive(drive)
         drive.user = drive.qdev = user
-        drive.status = not (flash or drive.follows)
+        drive.status = not (flash or drive.follows or kind == "nvme")
         drive.writes, drive.denies = writes, denies
         drive.removable = of_media or bool(values.get("removable"))
         drive.opened = False if drive.removable and kind != "floppy" else None
@@ -432,12 +436,9 @@ class Drives:
             raise QMPError(f"can't get size of block device {label}: No medium found")
         return label, node.size
 
-    def used_by(self, names: tuple[str | None, ...]) -> Drive | None:
-        """The drive of a device, of which these are names; None where it has none."""
-        for drive in self._blocks.drives:
-            if drive.user is not None and drive.user in names:
-                return drive
-        return None
+    def used_by(self, user: str) -> Drive | None:
+        """The drive of a device, by how it is told; None where it has none."""
+        return next((drive for drive in self._blocks.drives if drive.user == user), None)
 
     async def replace(self, drive: Drive | None, name: str) -> None:
         """A device has another node as its medium; raises `QMPError` where it can't have it."""
@@ -448,13 +449,14 @@ class Drives:
             raise QMPError(f"Node '{name}' is already in use")
         await self._blocks.collect(await self._insert(drive, node))
 
-    def release(self, names: tuple[str | None, ...], *, gone: bool = True) -> Node | None:
-        """A device, of which these are names, is gone, and its drive too; gives its node.
+    def release(self, user: str, *, gone: bool = True) -> Node | None:
+        """A device is gone, and its drive too; gives its node.
 
         Args:
+            user: how the device is told.
             gone: whether it was there; where not, a drive that was there before stays.
         """
-        drive = self.used_by(names)
+        drive = self.used_by(user)
         if drive is None:
             return None
         if drive.name and not gone:

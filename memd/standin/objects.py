@@ -12,6 +12,10 @@ from memd.qom import OBJECT, ObjectType, Paths, Property, UserCreatable
 _EMPTY: JSONObject = {"bool": False, "string": "", "str": ""}
 
 
+_STAYS = "can-bus"
+"""The type of objects that no QEMU deletes."""
+
+
 class KnownObject(UserCreatable):
     """An object of a type that is only known.
 
@@ -24,6 +28,10 @@ class KnownObject(UserCreatable):
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.values: JSONObject = {}
+
+    def check_delete(self) -> None:
+        if self.qom_type.name == _STAYS:
+            raise QMPError(f"object '{self.name}' is in use, can not be deleted")
 
     @property
     def texts_size(self) -> int:

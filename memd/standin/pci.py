@@ -15,6 +15,7 @@ from memd.devices.parts import PciPart, parts_of
 from memd.devices.pci import PciDevice
 from memd.json_types import JSON, JSONObject
 from memd.qom import QObject
+from memd.standin.virtual_functions import VirtualFunction
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
@@ -31,15 +32,16 @@ _TOLD_BY_NETWORKS = ("mq", "host_mtu", "rss", "hash", "duplex")
 _MSIX_BAR = 1
 """The region of a virtio device's interrupt vectors."""
 
+_ROM_BAR = 6
+"""That of what the firmware runs of a device's."""
+
 _MODERN_BAR = 4
 """That of a virtio device's modern interface."""
 
 _UNRECORDED: dict[str, tuple[int, int | None, JSONObject]] = {
     # The number of the virtio device, that of a legacy one on PCI, its class.
     "vhost-user-blk-pci": (2, 0x1001, {"class": 0x100, "desc": "SCSI controller"}),
-    "virtio-9p-pci": (9, 0x1009, {"class": 2}),
     "vhost-vsock-pci": (19, None, {"class": 0x780}),
-    "virtio-crypto-pci": (20, None, {"class": 255}),
     "virtio-sound-pci": (25, None, {"class": 0x401, "desc": "Audio controller"}),
     "vhost-user-fs-pci": (26, None, {"class": 0x180, "desc": "Storage controller"}),
 }
@@ -106,6 +108,11 @@ def _row(device: PciDevice, known: JSONObject, standing: Rows) -> JSONObject:
         standing: the rows of a recorded machine, by slot and function.
     """
     name = device.qom_type.name
+    if isinstance(device, VirtualFunction):
+        own = known[device.of]["pci"]
+        id = {**own["id"], "vendor": 0xFFFF, "device": 0xFFFF}
+        regions = [_region_row(*each) for each in device.regions]
+        return {"class_info": own["class_info"], "id": id, "irq_pin": 0, "regions": regions}
     if isinstance(device, PciPart) and not known.get(name, {}).get("pci"):
         found: JSONObject = standing[divmod(device.place, 8)]
         return {**found, "id": {**found["id"], "device": _IDS.get(name, found["id"]["device"])}}
@@ -134,10 +141,10 @@ def _as_given(device: PciDevice, row: JSONObject) -> JSONObject:
     name, given = device.qom_type.name, device.values
     if name == "pci-bridge" and given.get("shpc") is False:
         return {**{each: row[each] for each in row if each != "irq"}, "irq_pin": 0, "regions": []}
-    if not name.startswith("virtio-"):
-        return row
-    gone = [_MSIX_BAR] * (given.get("vectors") == 0)
-    gone += [_MODERN_BAR] * bool(given.get("disable-modern"))
+    gone = [_ROM_BAR] * (given.get("romfile") == "" or given.get("rombar") == 0)
+    if name.startswith("virtio-"):
+        gone += [_MSIX_BAR] * (given.get("vectors") == 0)
+        gone += [_MODERN_BAR] * bool(given.get("disable-modern"))
     regions = [each for each in row["regions"] if each["bar"] not in gone]
     if name.startswith("virtio-net-") and (
         any(map(given.get, _TOLD_BY_NETWORKS)) or given.get("speed", -1) >= 0

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
+from typing import IO, NamedTuple
 
 from memd.client import Client
 from memd.errors import QMPError
@@ -82,13 +82,14 @@ _MOMENT = 2.0
 _AT_ONCE = 8
 _WITH_BUSES = (
     *("-m", "256M,slots=4,maxmem=4G", "-device", "virtio-serial-pci", "-device", "qemu-xhci"),
-    *("-device", "virtio-scsi-pci", "-device", "intel-hda"),
+    *("-device", "virtio-scsi-pci", "-device", "intel-hda", "-device", "usb-ccid"),
 )
 """Options that bring buses for devices."""
 
 _AT_HAND = (
-    *("-blockdev", "null-co,node-name=n0", "-m", "128M,slots=1,maxmem=1G"),
+    *("-blockdev", "null-co,node-name=n0"),
     *("-object", "memory-backend-ram,id=m0,size=128M", "-audiodev", "none,id=a0"),
+    *("-object", "cryptodev-backend-builtin,id=c0", "-fsdev", "synth,id=f0"),
 )
 _NEEDED = {
     "drive": ("drive", "n0"),
@@ -96,6 +97,9 @@ _NEEDED = {
     "chassis not": ("chassis_nr", "9"),
     "memdev": ("memdev", "m0"),
     "audiodev": ("audiodev", "a0"),
+    "cryptodev": ("cryptodev", "c0"),
+    "fsdev": ("fsdev", "f0"),
+    "mount_tag": ("mount_tag", "f0"),
 }
 """Words of complaints about something that a device lacks, and the property that gives it."""
 
@@ -103,6 +107,34 @@ PLACE = ("bus", "slot", "function", "qdev_id")
 """Members of a row of query-pci that tell of a device's place and name."""
 
 _NARROW = ("int8", "int16", "int32", "uint8", "uint16", "uint32")
+
+
+_BEFORE_THE_START = ("PCI", "ISA", "IDE", "SCSI", "usb-bus", "HDA", "virtio-serial-bus")
+"""Buses whose devices are plugged in before the start where they can't be later."""
+
+_OF_ONE = frozenset(
+    {
+        *("type", "realized", "hotplugged", "hotpluggable", "addr", "legacy-addr", "bootindex"),
+        *("bootindexA", "bootindexB", "channel", "scsi-id", "lun", "unit", "nr", "index", "irq"),
+        *("iobase", "mac", "fp_start_macaddr", "switch_id", "serial", "device_id", "sas_address"),
+        *("memaddr", "date", "osk", "attached", "guest-stats"),
+    }
+)
+"""Properties that tell of this one device and its place, of the clock, or of no memory at all."""
+
+
+class Plugged(NamedTuple):
+    """What is known of a device that was plugged in with nothing given but its type.
+
+    Attributes:
+        says: the complaint, "" where there was none, None where there was no answer.
+        pci: its row of query-pci without its place, None where it has none.
+        values: its properties' values.
+    """
+
+    says: str | None
+    pci: JSON
+    values: JSONObject
 
 
 class RecordingError(Exception):
@@ -203,15 +235,14 @@ class _Binary:
         )
         return set(_UNUSED.findall(done.stderr))
 
-    def plug_each(self, buses: Mapping[str, str]) -> dict[str, tuple[str | None, JSON]]:
+    def plug_each(self, buses: Mapping[str, str]) -> dict[str, Plugged]:
         """The complaint of each device that is plugged in with nothing given but its type.
 
         Args:
             buses: the devices, each with the type of bus that it is for.
 
         Returns:
-            the complaint, "" where there is none, None where there was no answer; and the
-            device's row of query-pci without its place, None where it has none.
+            what is known of each.
         """
         # QEMU sleeps 50 ms over each that it refuses.
         every = list(buses.items())
@@ -219,8 +250,8 @@ class _Binary:
             parts = pool.map(self._plug, (every[at::_AT_ONCE] for at in range(_AT_ONCE)))
         return {driver: said for part in parts for driver, said in part.items()}
 
-    def _plug(self, devices: Sequence[tuple[str, str]]) -> dict[str, tuple[str | None, JSON]]:
-        said: dict[str, tuple[str | None, JSON]] = {}
+    def _plug(self, devices: Sequence[tuple[str, str]]) -> dict[str, Plugged]:
+        said: dict[str, Plugged] = {}
         todo = list(devices)
         while todo:
             with self.run("pc", *_WITH_BUSES) as client:
@@ -228,15 +259,18 @@ class _Binary:
                 first = len(todo)
                 while todo:
                     driver, bus = todo[0]
-                    said[driver] = None, None
+                    said[driver] = Plugged(None, None, {})
                     id = f"plugged{len(said)}"
                     try:
                         client.execute("device_add", {"driver": driver, "id": id})
-                        said[driver] = "", _pci(client, id)
+                        said[driver] = Plugged("", _pci(client, id), _values(client, id))
                     except QMPError as error:
-                        # Of what is on no such bus, query-pci has no row.
-                        row = self._plug_first(driver, error.desc) if bus == "PCI" else None
-                        said[driver] = error.desc, row
+                        first_time = bus in _BEFORE_THE_START
+                        said[driver] = (
+                            self._plug_first(driver, error.desc)
+                            if first_time
+                            else Plugged(error.desc, None, {})
+                        )
                         if "no slot/function available" in error.desc and len(todo) < first:
                             # Another one has the room.
                             break
@@ -246,21 +280,24 @@ class _Binary:
                     todo.pop(0)
         return said
 
-    def _plug_first(self, driver: str, said: str) -> JSON:
-        """The row of query-pci of a device that is plugged in before the start, if it can be."""
+    def _plug_first(self, driver: str, said: str) -> Plugged:
+        """A device that is plugged in before the start, if it can be, after a complaint."""
         given: dict[str, str] = {}
+        complaint = said
         while True:
             given |= {name: value for word, (name, value) in _NEEDED.items() if word in said}
             device = ",".join((f"{driver},id=d0", *map("=".join, given.items())))
             try:
-                with self.run("q35", *_AT_HAND, "-device", device) as client:
-                    return _pci(client, "d0")
+                with self.run("q35", *_WITH_BUSES, *_AT_HAND, "-device", device) as client:
+                    values = _values(client, "d0")
+                    left = {name: values[name] for name in values if name not in given}
+                    return Plugged(complaint, _pci(client, "d0"), left)
             except RecordingError as error:
                 before, said = said, str(error)
                 if not any(word in said and word not in before for word in _NEEDED):
-                    return None
+                    return Plugged(complaint, None, {})
             except (QMPError, ConnectionError, TimeoutError):
-                return None
+                return Plugged(complaint, None, {})
 
     def ask_each(
         self, machine: str, questions: Sequence[tuple[str, JSONObject | None]]
@@ -301,7 +338,7 @@ def _record(binary: _Binary, path: str) -> None:
     sections["schema"] = expressions(**schema, preconfig=preconfig)
     sections["lists"] = {name: binary.list(name) for name in _LISTED}
     sections["types"], sections["rows"] = _types(binary)
-    sections["devices"] = _devices(binary)
+    sections["devices"] = _devices(binary, sections["types"], sections["rows"])
     questions = [(name, None) for name in _unasked(schema)]
     sections["answers"] = {
         machine: {
@@ -433,8 +470,19 @@ def _types(binary: _Binary) -> tuple[JSONObject, list[JSON]]:
     return found, table
 
 
-def _devices(binary: _Binary) -> JSON:
-    """The bus, the alias and the first complaint of each device."""
+def _devices(binary: _Binary, types: JSONObject, rows: list[list[JSON]]) -> JSON:
+    """The bus, the alias, the first complaint of each device, and what it decides by itself.
+
+    Args:
+        types: each type, with the numbers of its properties among `rows`.
+    """
+
+    def defaults(name: str | None) -> JSONObject:
+        if name is None:
+            return {}
+        own = (rows[number] for number in types[name]["added"])
+        return defaults(types[name]["parent"]) | {row[0]: row[2] for row in own if len(row) == 3}
+
     with binary.run("none") as client:
         text = client.execute("human-monitor-command", {"command-line": "info qdm"})
     found: JSONObject = {}
@@ -453,7 +501,15 @@ def _devices(binary: _Binary) -> JSON:
     there = {name: each["bus"] for name, each in found.items() if each["user"] and each["bus"]}
     said = binary.plug_each(there)
     for name, each in found.items():
-        each["says"], each["pci"] = said.get(name, (None, None))
+        known = said.get(name, Plugged(None, None, {}))
+        each["says"], each["pci"] = known.says, known.pci
+        unset = defaults(name)
+        # A property without a default is empty, or nothing.
+        each["values"] = {
+            key: value
+            for key, value in known.values.items()
+            if (value or key in unset) and value != unset.get(key)
+        }
     return found
 
 
@@ -464,6 +520,18 @@ def _pci(client: Client, id: str) -> JSON:
             if each["qdev_id"] == id:
                 return {name: value for name, value in each.items() if name not in PLACE}
     return None
+
+
+def _values(client: Client, id: str) -> JSONObject:
+    """The values of a device's properties that can be read."""
+    path = f"/machine/peripheral/{id}"
+    found = {}
+    for each in client.execute("qom-list", {"path": path}):
+        if not each["type"].startswith(("child<", "link<")) and each["name"] not in _OF_ONE:
+            with contextlib.suppress(QMPError):
+                asked = {"path": path, "property": each["name"]}
+                found[each["name"]] = client.execute("qom-get", asked)
+    return found
 
 
 def _names(listed: list[JSONObject]) -> set[str]:
