@@ -151,7 +151,9 @@ def absolute(path: str) -> str:
 
 def no_daemon(address: Address, error: Exception) -> Trouble:
     """Why there is no connection, and how to come to one."""
-    where = address if isinstance(address, str) else _tcp(*address)
+    from memd.hostmem.sockets import host_and_port
+
+    where = address if isinstance(address, str) else f"tcp:{host_and_port(*address)}"
     # Its backlog may be full as well, which a UNIX socket tells at once.
     if isinstance(error, (TimeoutError, BlockingIOError)):
         return Trouble(
@@ -169,10 +171,6 @@ def no_daemon(address: Address, error: Exception) -> Trouble:
         return Trouble(f"{where} is not a socket", NO_DAEMON, hint)
     reason = error.strerror if isinstance(error, OSError) else None
     return Trouble(f"cannot connect to {where}: {reason or error}", NO_DAEMON, _way(where, error))
-
-
-def _tcp(host: str, port: int) -> str:
-    return f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
 
 
 def _is_other_than_socket(path: str) -> bool:

@@ -20,7 +20,7 @@ from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.memctl.context import USAGE, Context, Trouble
 from memd.memctl.export import CANNOT_RUN, NOT_FOUND
-from memd.memctl.template_serve import summary, wait_served
+from memd.memctl.template_serve import add_record, summary, wait_served
 
 _QEMU = "qemu-system-x86_64"
 
@@ -44,11 +44,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help=f"what QEMU is started with; {_QEMU}, unless the first names another",
     )
-    parser.add_argument(
-        "--record",
-        action="store_true",
-        help="learn what the machine needs first; clones to come are sent that first",
-    )
+    add_record(parser)
     parser.epilog = (
         "The machine has to be like the template's: type, devices, size of memory, and the memory's"
         " id. -incoming defer and a monitor for memd are added. What becomes of it is said on"

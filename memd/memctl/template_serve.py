@@ -35,17 +35,22 @@ def prepare(parser: argparse.ArgumentParser) -> None:
         type=size,
         help="of the machine's memory (default: asked of the monitor, or the template's)",
     )
-    parser.add_argument(
-        "--record",
-        action="store_true",
-        help="learn what the machine needs first; clones to come are sent that first",
-    )
+    add_record(parser)
     parser.add_argument(
         "--no-wait", action="store_true", help="leave once the machine is connected to"
     )
     parser.epilog = (
         "The machine is a QEMU of -incoming defer. On one host, with pages of 4 KiB, clones map a"
         " file faster: memctl template export writes it."
+    )
+
+
+def add_record(parser: argparse.ArgumentParser) -> None:
+    """Declare `--record`."""
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="learn what the machine needs first; clones to come are sent that first",
     )
 
 
