@@ -48,6 +48,9 @@ class Contents:
         self.blobs = Blobs(os.path.join(self.directory, "blobs"))
         self._names = os.path.join(self.directory, "names")
 
+    def _path(self, name: str) -> str:
+        return os.path.join(self._names, name)
+
     def make(self) -> None:
         """Make what is missing of it, and remove what a crash left. Raises `OSError`."""
         self.blobs.make()
@@ -55,7 +58,7 @@ class Contents:
         self.blobs.remove_unfinished()
         for name in os.listdir(self._names):
             if not NAME.fullmatch(name):
-                files.remove(os.path.join(self._names, name))
+                files.remove(self._path(name))
 
     def names(self) -> list[str]:
         """The templates' names, sorted. Raises `OSError`."""
@@ -63,7 +66,7 @@ class Contents:
 
     def has(self, name: str) -> bool:
         """Whether there is a template of that name."""
-        return bool(NAME.fullmatch(name)) and os.path.exists(os.path.join(self._names, name))
+        return bool(NAME.fullmatch(name)) and os.path.exists(self._path(name))
 
     def entry(self, name: str) -> Entry:
         """The versions that a name leads to.
@@ -73,7 +76,7 @@ class Contents:
         """
         check(name)
         try:
-            with open(os.path.join(self._names, name), "rb") as file:
+            with open(self._path(name), "rb") as file:
                 return Entry.decode(file.read())
         except FileNotFoundError:
             raise NotFound(f"template '{name}' not found") from None
@@ -93,11 +96,11 @@ class Contents:
 
     def write(self, name: str, entry: Entry) -> None:
         """Let a name lead to that. Raises `OSError`."""
-        files.replace(os.path.join(self._names, name), entry.encode())
+        files.replace(self._path(name), entry.encode())
 
     def unname(self, name: str) -> None:
         """Remove a name. Raises `OSError`."""
-        os.unlink(os.path.join(self._names, name))
+        os.unlink(self._path(name))
         files.sync_directory(self._names)
 
     def manifest_of(self, version: Version) -> Manifest:
