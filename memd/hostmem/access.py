@@ -257,16 +257,13 @@ def _failure(
     region: Region, what: str, end: int, number: int = errno.EFAULT, *, write: bool = False
 ) -> QMPError:
     """The error for memory that the kernel would not copy."""
-    return QMPError(f"{what}: {_reason(region, end, number, write)}")
-
-
-def _reason(region: Region, end: int, number: int, write: bool) -> str:
+    opened, reason = region.opened, os.strerror(number)
     if write and not region.writable:
-        return "it is read-only memory (ROM)"
-    if number == errno.EFAULT and region.opened is not None and stat.S_ISREG(region.opened.mode):
+        reason = "it is read-only memory (ROM)"
+    elif number == errno.EFAULT and opened is not None and stat.S_ISREG(opened.mode):
         size = os.fstat(region.fd).st_size
-        if size < region.offset + end and size < region.offset + region.length:
-            return f"its file was truncated to {size} bytes"
-        if write and not os.fstatvfs(region.fd).f_bavail:
-            return os.strerror(errno.ENOSPC)
-    return os.strerror(number)
+        if size < region.offset + min(end, region.length):
+            reason = f"its file was truncated to {size} bytes"
+        elif write and not os.fstatvfs(region.fd).f_bavail:
+            reason = os.strerror(errno.ENOSPC)
+    return QMPError(f"{what}: {reason}")

@@ -66,7 +66,7 @@ class Ledger:
         self._regions: list[tuple[Region, frozenset[int]]] = []
         # Bytes, by what they were thrown out of.
         self._discarded: dict[object, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def map(
         self,
@@ -90,7 +90,7 @@ class Ledger:
         """
         with self._lock:
             if check:
-                self._check(spec, fd, nodes)
+                self.check(spec, fd, nodes)
             region = make()
             self._regions.append((region, nodes))
         region.on_discard = partial(self._discard, region)
@@ -98,10 +98,6 @@ class Ledger:
 
     def check(self, spec: MapSpec, fd: int, nodes: frozenset[int]) -> None:
         """See whether `map` would refuse; raises `QMPError` if it would."""
-        with self._lock:
-            self._check(spec, fd, nodes)
-
-    def _check(self, spec: MapSpec, fd: int, nodes: frozenset[int]) -> None:
         if not self.strict:
             return
         size = spec.page_size
@@ -109,7 +105,9 @@ class Ledger:
         new = Claim(pages, pages, nodes)
         # What nobody else may claim, the kernel sets aside by itself, or refuses.
         alone = new.open if spec.reserve else 0
-        lacking = lack(_supply(size), [*self._claims(size), new], alone)
+        with self._lock:
+            claims = self._claims(size)
+        lacking = lack(_supply(size), [*claims, new], alone)
         if lacking:
             raise QMPError(
                 f"{new.missing} huge pages of {size_text(size)} can't be committed:"

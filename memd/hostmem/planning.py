@@ -279,7 +279,7 @@ class PlanningHost(Host):
             return
         # Past the end of a file that stays empty there is nothing.
         empty = file.kind in ("file", "directory") and file.had == 0 and file.cannot_get
-        if empty or (file.free is not None and space_wanted(spec, file) > file.free):
+        if empty or lacks_space(spec, file):
             raise libc.os_error(errno.EFAULT)
 
 
