@@ -25,6 +25,9 @@ _SMRAM = 1 << 32
 OWN_FLOPPIES = "floppy-bus.0"
 """The bus of a machine's own floppies."""
 
+PCI_HALF = "AMDVI-PCI"
+"""The device that an `amd-iommu` brings along."""
+
 _PORTS = (("ioport80[0]", 0x80), ("ioportF0[0]", 0xF0))
 """Ports that QEMU 11.1 tells of at `/machine`, and their addresses."""
 

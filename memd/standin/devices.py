@@ -19,7 +19,7 @@ from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
 from memd.devices.machine import Device
 from memd.devices.machine_object import CPU
-from memd.devices.parts import parts_of
+from memd.devices.parts import PCI_HALF, PciPart, parts_of
 from memd.devices.pci import PORT, GuestsPciDevice, PciDevice, open_bus
 from memd.devices.placeholders import BALLOON, has_balloon
 from memd.errors import QMPError, prefixed
@@ -115,15 +115,15 @@ _ON_NO_BUS = {
 }
 """Devices that are on no bus, and what they say of a machine that has nothing at all."""
 
-_IOMMUS = ("intel-iommu", "virtio-iommu-pci")
+_AMD_IOMMU = "amd-iommu"
+_IOMMUS = (_AMD_IOMMU, "intel-iommu", "virtio-iommu-pci")
 _FRAME_BUFFER = ("ramfb", "uefi-vars-x64")
 _DYNAMIC = {
-    "q35": ("intel-iommu", *_FRAME_BUFFER, "vmbus-bridge"),
+    "q35": (_AMD_IOMMU, "intel-iommu", *_FRAME_BUFFER, "vmbus-bridge"),
     "pc": (*_FRAME_BUFFER, "vmbus-bridge"),
     "microvm": ("ramfb",),
 }
-"""The devices on the system bus that can be had, by the machine. `amd-iommu`, which would bring a
-PCI device, is not among them."""
+"""The devices on the system bus that can be had, by the machine."""
 
 _DISK = "virtio-blk-device"
 """A device that was recorded where no bus is for it: it did not come to say what it needs."""
@@ -362,6 +362,10 @@ class Devices:
             raise QMPError("QEMU does not support multiple vIOMMUs for x86 yet.")
         if driver == "intel-iommu":
             _settle_iommu(values)
+        if driver == _AMD_IOMMU:
+            if values.get("intremap", "auto") == "auto":
+                values["intremap"] = "on"
+            self._add_pci_half(machine)
         if kind.is_a(BALLOON) and has_balloon(self._tree, device.name):
             raise QMPError("Only one balloon device is supported")
         if driver == "floppy":
@@ -386,6 +390,16 @@ class Devices:
             device.leaving = True
             await self._blocks.relock()
             device.leaving = False
+
+    def _add_pci_half(self, machine: Machine) -> None:
+        """Add the device by which a guest finds an `amd-iommu`."""
+        bus = machine.buses.pci
+        # Every machine that such a device is for has one.
+        assert bus is not None
+        part = PciPart(self.type_of(PCI_HALF), self._tree, bus)
+        unattached = self._tree.resolve("/machine/unattached")
+        number = sum(name.startswith("device[") for name in unattached.children)
+        unattached.add_child(f"device[{number}]", part)
 
     def _admit(self, driver: str, machine: str) -> JSONObject:
         kind = self._tree.type_by_name(driver)
@@ -853,8 +867,19 @@ def _settle_iommu(values: JSONObject) -> None:
     remaps, extended = (values.get(name, "auto") for name in ("intremap", "eim"))
     if remaps == "off" and extended == "on":
         raise QMPError("eim=on cannot be selected without intremap=on")
-    if not values.get("x-scalable-mode") and values.get("aw-bits", 48) not in (39, 48):
-        raise QMPError("Legacy mode: supported values for aw-bits are: 39, 48")
+    scalable, first_stage = map(values.get, ("x-scalable-mode", "x-flts"))
+    width = values.get("aw-bits", 48)
+    if first_stage and not scalable:
+        raise QMPError("x-flts is only available in scalable mode")
+    if first_stage and width != 48:
+        raise QMPError("Scalable mode(flts=on): supported value for aw-bits is: 48")
+    if width not in (39, 48):
+        mode = "Scalable mode(flts=off)" if scalable else "Legacy mode"
+        raise QMPError(f"{mode}: supported values for aw-bits are: 39, 48")
+    if scalable and values.get("dma-drain") is False:
+        raise QMPError("Need to set dma_drain for scalable mode")
+    if values.get("x-pasid-mode") and not scalable:
+        raise QMPError("Need to set scalable mode for PASID")
     values["intremap"] = "on" if remaps == "auto" else remaps
     values["eim"] = "off" if extended == "auto" else extended
 

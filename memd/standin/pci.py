@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from memd.devices.parts import PciPart, parts_of
+from memd.devices.parts import PCI_HALF, PciPart, parts_of
 from memd.devices.pci import PciDevice
 from memd.json_types import JSON, JSONObject
 from memd.qom import QObject
@@ -64,6 +64,15 @@ _GPEX: JSONObject = {
 """The host bridge of machines that a catalogue has not recorded."""
 
 
+_PCI_HALF: JSONObject = {
+    "irq_pin": 0,
+    "class_info": {"class": 0x806},
+    "id": {"vendor": 0x1022, "device": 0x1419, "subsystem-vendor": 0x1AF4, "subsystem": 0x1100},
+    "regions": [],
+}
+"""The device that an `amd-iommu` brings along."""
+
+
 def pci_buses(machine: Machine, standin: StandIn, *, numbered: bool) -> list[JSON]:
     """The value of `query-pci`.
 
@@ -113,6 +122,8 @@ def _row(device: PciDevice, known: JSONObject, standing: Rows) -> JSONObject:
         id = {**own["id"], "vendor": 0xFFFF, "device": 0xFFFF}
         regions = [_region_row(*each) for each in device.regions]
         return {"class_info": own["class_info"], "id": id, "irq_pin": 0, "regions": regions}
+    if name == PCI_HALF:
+        return _PCI_HALF
     if isinstance(device, PciPart) and not known.get(name, {}).get("pci"):
         found: JSONObject = standing[divmod(device.place, 8)]
         return {**found, "id": {**found["id"], "device": _IDS.get(name, found["id"]["device"])}}
