@@ -210,12 +210,17 @@ def refused(error: QMPError) -> Trouble:
     return Trouble(error.desc, FAILED, hint, error.error_class)
 
 
+def say(text: str) -> None:
+    """Print a line to standard error."""
+    print(f"memctl: {text}", file=sys.stderr)
+
+
 def report(context: Context | None, trouble: Trouble) -> int:
     """Say what is in the way; gives the exit status.
 
     With --json it is said on standard output, too, as QMP says it.
     """
-    print(f"memctl: {printable(trouble.text)}", file=sys.stderr)
+    say(printable(trouble.text))
     if trouble.hint:
         print(trouble.hint, file=sys.stderr)
     if context is not None:

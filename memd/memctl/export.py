@@ -10,7 +10,7 @@ import sys
 from memd.client import Export
 from memd.errors import printable
 from memd.memctl.backends import spelled
-from memd.memctl.context import OK, USAGE, Context, Trouble
+from memd.memctl.context import OK, USAGE, Context, Trouble, say
 
 CANNOT_RUN = 126
 NOT_FOUND = 127
@@ -91,5 +91,5 @@ def _run(memory: Export, id: str, command: list[str]) -> int:
         # In memctl's place: signals and the status are the command's.
         os.execvpe(command[0], command, env)
     except OSError as failed:
-        print(f"memctl: cannot run {command[0]}: {failed.strerror}", file=sys.stderr)
+        say(f"cannot run {command[0]}: {failed.strerror}")
         return NOT_FOUND if isinstance(failed, FileNotFoundError) else CANNOT_RUN

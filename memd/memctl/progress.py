@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from memd.client import Client
 from memd.json_types import JSONObject
+from memd.memctl.context import say
 from memd.sizes import rounded
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self.clear()
         if self._left and kind is not None and issubclass(kind, KeyboardInterrupt):
-            print(f"memctl: the daemon goes on, and {self._left}", file=sys.stderr)
+            say(f"the daemon goes on, and {self._left}")
         if self._client is not None:
             self._client.on_event = None
 

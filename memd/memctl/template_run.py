@@ -8,7 +8,6 @@ import select
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +17,7 @@ from contextlib import suppress
 from memd.client import Client
 from memd.errors import QMPError
 from memd.json_types import JSONObject
-from memd.memctl.context import USAGE, Context, Trouble
+from memd.memctl.context import USAGE, Context, Trouble, say
 from memd.memctl.export import CANNOT_RUN, NOT_FOUND
 from memd.memctl.template_serve import add_record, summary, wait_served
 
@@ -60,7 +59,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if command[0].startswith("-"):
         command = [_QEMU, *command]
     if shutil.which(command[0]) is None:
-        print(f"memctl: cannot run {command[0]}: no such command", file=sys.stderr)
+        say(f"cannot run {command[0]}: no such command")
         return NOT_FOUND
     with context.connect() as client, tempfile.TemporaryDirectory(prefix="memctl-") as place:
         monitor = os.path.join(place, "qmp")
@@ -85,7 +84,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             try:
                 machine = subprocess.Popen(command, pass_fds=[fd])
             except OSError as failed:
-                print(f"memctl: cannot run {command[0]}: {failed.strerror}", file=sys.stderr)
+                say(f"cannot run {command[0]}: {failed.strerror}")
                 return CANNOT_RUN
         try:
             try:
@@ -95,7 +94,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
                 with suppress(subprocess.TimeoutExpired):
                     return machine.wait(_ITS_END)
                 raise
-            _say(f"{arguments.name}: connected after {(time.monotonic() - began) * 1000:.0f} ms")
+            say(f"{arguments.name}: connected after {(time.monotonic() - began) * 1000:.0f} ms")
             status = machine.wait()
             teller.join(_LAST_WORDS)
             return status
@@ -114,10 +113,6 @@ def _tell(client: Client, request: JSONObject, connected: Future[None]) -> None:
         return
     connected.set_result(None)
     try:
-        _say(summary(wait_served(client, request)))
+        say(summary(wait_served(client, request)))
     except (OSError, QMPError) as lost:
-        _say(f"the daemon is gone: {lost}")
-
-
-def _say(text: str) -> None:
-    print(f"memctl: {text}", file=sys.stderr)
+        say(f"the daemon is gone: {lost}")

@@ -7,13 +7,12 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 
 from memd.client import Client
 from memd.errors import QMPError
 from memd.json_types import JSONObject
-from memd.memctl.context import PATIENCE, Context, Trouble, no_daemon
+from memd.memctl.context import PATIENCE, Context, Trouble, no_daemon, say
 from memd.memctl.progress import Bar
 from memd.sizes import rounded
 
@@ -187,8 +186,7 @@ def _give_up(client: Client, machine: Client, name: str) -> None:
     _close_stream(machine)
     machine.execute("migrate_cancel")
     if _sent(machine) == "completed":
-        text = f"the machine goes on once its memory is copied, and '{name}' will be there"
-        print(f"memctl: {text}", file=sys.stderr)
+        say(f"the machine goes on once its memory is copied, and '{name}' will be there")
         with contextlib.suppress(Trouble):
             _wait(client, name, "X_TEMPLATE_COPIED")
 
