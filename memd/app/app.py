@@ -60,10 +60,6 @@ _DESCRIPTORS = 8
 """Files that have to be open at once to start, and to serve a client."""
 
 
-def _nothing() -> None:
-    pass
-
-
 class App:
     """The daemon while it runs: its state, its clients, its sockets."""
 
@@ -176,7 +172,7 @@ class App:
         if self._manager is not None:
             actions[signal.SIGUSR1] = self._manager.reload
         # It ends what a thread waits for, and means nothing else.
-        actions[signal.SIGURG] = _nothing
+        actions[signal.SIGURG] = lambda: None
         signals = Signals(self._loop, actions)
         # Nobody may read them, and the loop is not to wait for that.
         lines = LineWriter(2, b"lines are lost: nobody read them")

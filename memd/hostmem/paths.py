@@ -22,7 +22,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 
 from memd.hostmem import libc
 
@@ -203,6 +204,15 @@ def open_path(path: bytes, flags: int, roots: Roots | None = None) -> int:
             raise
     with closing(_Walk(path, roots)) as walk:
         return walk.open(flags)
+
+
+@contextmanager
+def named_by(fd: int) -> Iterator[str]:
+    """A name of what a descriptor is of, for the length of a `with` block, which closes it."""
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def new_entry(path: bytes, roots: Roots | None = None) -> Entry:

@@ -24,6 +24,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from memd.hostmem.paths import named_by
+
 log = logging.getLogger("memd")
 
 _SOCKET = "monitors"
@@ -106,7 +108,9 @@ class Holder:
 def _connect(directory: Path) -> socket.socket:
     """A connection to the process, which is started if there is none."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    with _locked(directory), _short(directory) as place:
+    # A short name, as a socket's has 107 bytes.
+    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    with named_by(fd) as place, _locked(directory):
         path = f"{place}/{_SOCKET}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -141,16 +145,6 @@ def _locked(directory: Path) -> Iterator[None]:
     with (directory / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def _short(directory: Path) -> Iterator[str]:
-    """A short name of a directory: a socket's has 107 bytes."""
-    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{fd}"
-    finally:
-        os.close(fd)
 
 
 def _run(listening: socket.socket, directory: Path) -> None:

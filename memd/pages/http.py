@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
-from functools import partial
 from typing import IO, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -160,7 +159,17 @@ class HttpClient:
         Raises:
             SourceError: there is no answer, or it has another status.
         """
-        send = partial(self._send, method, url, headers, body, stream)
+
+        def send(authorization: str) -> BaseHTTPResponse:
+            told = dict(headers or {})
+            if authorization and urlsplit(url).netloc == self._host:
+                told["Authorization"] = authorization
+            with self._failures():
+                answer = self._ask(method, url, headers=told, body=body)
+                if not stream and len(answer.read(MOST_NAME + 1)) > MOST_NAME:
+                    answer.close()
+                return answer
+
         sent = self._authorization
         answer = send(sent)
         if answer.status == 401 and self._log_in(url, answer, sent):
@@ -172,24 +181,6 @@ class HttpClient:
             answer.close()
             raise self.refused(answer, what)
         return answer
-
-    def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None,
-        body: bytes | IO[bytes] | None,
-        stream: bool,
-        authorization: str,
-    ) -> BaseHTTPResponse:
-        sent = dict(headers or {})
-        if authorization and urlsplit(url).netloc == self._host:
-            sent["Authorization"] = authorization
-        with self._failures():
-            answer = self._ask(method, url, headers=sent, body=body)
-            if not stream and len(answer.read(MOST_NAME + 1)) > MOST_NAME:
-                answer.close()
-            return answer
 
     def _ask(self, method: str, url: str, **more: Any) -> BaseHTTPResponse:
         # Decoded, an answer could become as long as it likes.

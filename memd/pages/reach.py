@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from memd.client.aio import connect_to, connect_to_first
 from memd.errors import QMPError
-from memd.hostmem.paths import Roots, open_path
+from memd.hostmem.paths import Roots, named_by, open_path
 from memd.pages.sources import is_loopback
 
 
@@ -38,18 +38,14 @@ class Reach:
             self._roots = self._roots or Roots()
             self._roots.add(each)
 
-    @contextmanager
-    def opened(self, path: str) -> Iterator[str]:
+    def opened(self, path: str) -> AbstractContextManager[str]:
         """Another name of what a path leads to, for the length of a `with` block.
 
         Raises:
             OSError: there is nothing, or it may not be reached.
         """
-        fd = open_path(os.fsencode(path), os.O_PATH | os.O_CLOEXEC, self._roots)
-        try:
-            yield f"/proc/self/fd/{fd}"
-        finally:
-            os.close(fd)
+        flags = os.O_PATH | os.O_CLOEXEC
+        return named_by(open_path(os.fsencode(path), flags, self._roots))
 
     def listens(self, path: str) -> bool:
         """Whether somebody listens on a UNIX socket."""
