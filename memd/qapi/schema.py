@@ -36,7 +36,11 @@ class _Carrier:
         self._schema = schema
         self._expr = expr
         self.name: str = expr[kind]
-        self.features = schema.features_of(expr)
+
+    @property
+    def features(self) -> list[str]:
+        """Its special and other features."""
+        return self._schema.features_of(self._expr)
 
 
 class Command(_Carrier):
