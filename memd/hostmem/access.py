@@ -236,7 +236,7 @@ def _write_file(region: Region, offset: int, data: bytes | InMemfd) -> None:
 
 def _write_mapping(region: Region, offset: int, data: bytes | InMemfd) -> int:
     """How many bytes could be written."""
-    first, last = _pages(region, offset, len(data))
+    first, last = libc.whole_pages(region.address + offset, len(data))
     if last - first > libc.PAGE_SIZE:
         error = region.host.advise(first, last - first, libc.MADV_POPULATE_WRITE)
         # EINVAL: the mapping can't be written, which the copying will find too.
@@ -245,12 +245,6 @@ def _write_mapping(region: Region, offset: int, data: bytes | InMemfd) -> int:
     if isinstance(data, InMemfd):
         return libc.read_file(data.fd, region.address + offset, len(data))
     return libc.write_memory(region.address + offset, data)
-
-
-def _pages(region: Region, offset: int, length: int) -> tuple[int, int]:
-    """The addresses of a range's first page and of what follows its last one."""
-    start = region.address + offset
-    return start & -libc.PAGE_SIZE, start + length + -(start + length) % libc.PAGE_SIZE
 
 
 def _failure(

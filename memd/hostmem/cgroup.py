@@ -263,9 +263,8 @@ def making(region: Region, start: int, length: int) -> Iterator[None]:
     if not takes_memory(region):
         yield
         return
-    begin = (region.address + start) & -libc.PAGE_SIZE
-    end = region.address + start + length
-    whole = end - begin + -(end - begin) % libc.PAGE_SIZE
+    begin, end = libc.whole_pages(region.address + start, length)
+    whole = end - begin
 
     def missing() -> int:
         if region.anonymous or region.shared:

@@ -54,11 +54,10 @@ def read(region: Region, offset: int, into: bytearray | memoryview) -> tuple[int
                 return 0, failed.errno or errno.EFAULT
         done, number = _read_file(region, offset, view)
         if not region.shared:
-            first = address & -libc.PAGE_SIZE
-            length = address + done - first + -(address + done) % libc.PAGE_SIZE
+            first, last = libc.whole_pages(address, done)
             try:
                 with PageMap() as pages:
-                    for start, end, kinds in pages.runs(first, length):
+                    for start, end, kinds in pages.runs(first, last - first):
                         if not kinds & FILE:
                             begin = max(0, first + start - address)
                             part = view[begin : min(done, first + end - address)]
@@ -86,8 +85,7 @@ def _read_file(region: Region, offset: int, into: memoryview) -> tuple[int, int]
 
 
 def _read_held(region: Region, offset: int, into: memoryview) -> tuple[int, int]:
-    page = libc.PAGE_SIZE
-    first, last = offset & -page, offset + len(into) + -(offset + len(into)) % page
+    first, last = libc.whole_pages(offset, len(into))
     for start, end in held_ranges(region.fd, region.offset, first, last):
         begin = max(0, start - offset)
         part = into[begin : end - offset]

@@ -175,6 +175,12 @@ _readv = _function("process_vm_readv", *_VM)
 _writev = _function("process_vm_writev", *_VM)
 
 
+def whole_pages(start: int, length: int) -> tuple[int, int]:
+    """Where the pages begin and end that so many bytes are in."""
+    end = start + length
+    return start & -PAGE_SIZE, end + -end % PAGE_SIZE
+
+
 def mmap(address: int, length: int, protection: int, flags: int, fd: int, offset: int) -> int:
     """Map memory; returns its address.
 
