@@ -261,6 +261,13 @@ _ENTRIES: tuple[_Entry, ...] = (
         "blockdev-change-medium",
     ),
     ("drive_add", "node:-n,place:s,options:s", "add a drive", hmp_plug.drive_add),
+    ("hostfwd_add", "first:s,second:s?", "forward a port to a guest", hmp_plug.hostfwd_add),
+    (
+        "hostfwd_remove",
+        "first:s,second:s?",
+        "forward a port no more",
+        hmp_plug.hostfwd_remove,
+    ),
     ("drive_del", "id:B", "remove a drive", hmp_plug.drive_del),
     ("eject", "force:-f,device:B", "eject a medium", "eject"),
     ("expire_password", "protocol:s,time:s", "expire a password", "expire_password"),
@@ -397,6 +404,12 @@ _SUBJECTS: tuple[_Entry, ...] = (
     ("tpm", "", "show the TPM", _of_query("query-tpm", hmp_registers.tpm)),
     ("uuid", "", "show the current VM UUID", _of_query("query-uuid", lambda told: [told["UUID"]])),
     ("usb", "", "show the USB devices", hmp_registers.info_usb),
+    (
+        "usernet",
+        "",
+        "show the ports that user networks forward",
+        lambda daemon, _args: [*standin_of(daemon).netdevs.forwards()],
+    ),
     ("version", "", "show the version of QEMU", _info_version),
     ("virtio", "", "show the virtio devices", _of_query("x-query-virtio", hmp_registers.virtio)),
     (

@@ -60,6 +60,32 @@ def netdev_add(daemon: Daemon, args: JSONObject) -> None:
     netdevs.add(_typed(daemon, "netdev_add", options), no_fd)
 
 
+def hostfwd_add(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`hostfwd_add [NETDEV] RULE`."""
+    id, rule = _network_and(args)
+    try:
+        standin_of(daemon).netdevs.forward(id, rule)
+    except QMPError as error:
+        return [error.desc]
+    return []
+
+
+def hostfwd_remove(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`hostfwd_remove [NETDEV] PROTOCOL:ADDRESS:PORT`."""
+    id, source = _network_and(args)
+    try:
+        removed = standin_of(daemon).netdevs.forward_no_more(id, source)
+    except QMPError as error:
+        return [error.desc]
+    return [f"host forwarding rule for {source} {'removed' if removed else 'not found'}"]
+
+
+def _network_and(args: JSONObject) -> tuple[str | None, str]:
+    """What is said of a network, and the network where it is named before that."""
+    first, second = args["first"], args.get("second")
+    return (None, first) if second is None else (first, second)
+
+
 async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
     """`drive_add [-n] PLACE OPTIONS`; see `_as_it_stands`."""
     options, of = _options(args["options"], ""), standin_of(daemon)

@@ -21,9 +21,13 @@ from memd.standin.chardevs import Chardevs, Held, TakeFd
 
 if TYPE_CHECKING:
     from memd.places import Account, Share
+    from memd.standin.user_network import Forwarding
 
 _NOT_BACKENDS = ("nic", "none")
 _FD_MEMBERS = ("fd", "fds", "vhostfd", "vhostfds")
+
+_FORWARDS = "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ"
+"""The head of the lines about ports that a network forwards."""
 
 MAC = r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"
 """An address on the network."""
@@ -95,12 +99,14 @@ class Netdev(NetClient):
     Attributes:
         options: what it was given.
         deletable: whether `netdev_del` takes it; one of `-net` stays.
+        forwards: the ports of the host's that it forwards, each with what it counts as.
     """
 
     def __init__(self, id: str, type: str, options: JSONObject, fds: list[Held]) -> None:
         super().__init__(id, type)
         self.options = options
         self.deletable = True
+        self.forwards: dict[Forwarding, Share | None] = {}
         self._fds = fds
 
     @property
@@ -173,7 +179,7 @@ class Netdevs:
             raise QMPError("Parameter 'id' expects an identifier")
         if id in self._known:
             raise QMPError(f"Duplicate ID '{id}'")
-        self._check(args)
+        forwards = self._check(args)
         other = self._other_of(args)
         new_hub = kind == "hubport" and args["hubid"] not in self._hubs
         shares = [self._account.charge(args)]
@@ -192,6 +198,7 @@ class Netdevs:
             raise
         options = {name: value for name, value in args.items() if name not in ("id", "type")}
         made = self._known[id] = Netdev(id, kind, options, fds)
+        made.forwards = dict.fromkeys(forwards)
         self._shares[made] = shares[0]
         if new_hub:
             # It stays.
@@ -275,7 +282,8 @@ class Netdevs:
             raise QMPError(f"netdev '{name}' is in use")
         return other
 
-    def _check(self, args: JSONObject) -> None:
+    def _check(self, args: JSONObject) -> list[Forwarding]:
+        """Raise `QMPError` where a backend can't be; gives the ports that it forwards."""
         kind = args["type"]
         if kind == "socket":
             given = sum(name in args for name in ("fd", "listen", "connect", "mcast", "udp"))
@@ -284,7 +292,7 @@ class Netdevs:
         elif kind == "user":
             from memd.standin.user_network import check
 
-            check(args, self._compat)
+            return check(args, self._compat)
         elif kind == "dgram":
             _check_datagrams(args.get("local"), args.get("remote"))
         elif kind == "vhost-vdpa" and not {"vhostdev", "vhostfd"} & args.keys():
@@ -296,6 +304,72 @@ class Netdevs:
                 raise QMPError(f'chardev "{name}" not found')
             if chardev.qom_type.name != "chardev-socket":
                 raise QMPError(f'chardev "{name}" is not reconnectable')
+        return []
+
+    def forward(self, id: str | None, rule: str) -> None:
+        """`hostfwd_add`: a user network forwards another port.
+
+        Args:
+            id: of the network; None for the first one.
+
+        Raises:
+            QMPError: it can't.
+        """
+        from memd.standin.user_network import forwarding
+
+        network, made = self._user_network(id), forwarding(rule, self._compat)
+        for each in self._known.values():
+            if made.port and any(made[:3] == other[:3] for other in each.forwards):
+                raise QMPError(f"Could not set up host forwarding rule '{rule}'")
+        network.forwards[made] = self._account.charge({"rule": rule})
+
+    def forward_no_more(self, id: str | None, source: str) -> bool:
+        """`hostfwd_remove`; gives whether the port was forwarded.
+
+        Args:
+            id: of the network; None for the first one.
+            source: protocol, address and port.
+
+        Raises:
+            QMPError: that can't be.
+        """
+        from memd.standin.user_network import forwarded
+
+        network, wanted = self._user_network(id), forwarded(source)
+        if wanted is None:
+            raise QMPError("invalid format")
+        for each in network.forwards:
+            if each[:3] == wanted:
+                _end(network.forwards.pop(each))
+                return True
+        return False
+
+    def _user_network(self, id: str | None) -> Netdev:
+        if id is None:
+            for each in self._known.values():
+                if each.type == "user":
+                    return each
+            raise QMPError("user mode network stack not in use")
+        found = self._known.get(id)
+        if found is None:
+            raise QMPError(f"unrecognized netdev id '{id}'")
+        if found.type != "user":
+            raise QMPError("invalid device specified")
+        return found
+
+    def forwards(self) -> Iterator[str]:
+        """The lines of `info usernet`."""
+        from memd.standin.user_network import forwarding_line
+
+        hubs = {port.peer: number for number, ports in self._hubs.items() for port in ports}
+        for each in self._known.values():
+            if each.type == "user":
+                yield f"Hub {hubs.get(each, -1)} ({each.id}):"
+                yield _FORWARDS
+                # The newest first, those of a protocol together.
+                newest = [*reversed(each.forwards)]
+                for rule in sorted(newest, key=lambda rule: rule.protocol):
+                    yield forwarding_line(rule, each.options)
 
     def delete(self, args: JSONObject) -> None:
         """`netdev_del`; a device that uses it stays, without it.
@@ -316,9 +390,8 @@ class Netdevs:
             self._forget(found)
 
     def _forget(self, netdev: Netdev) -> None:
-        share = self._shares.pop(netdev, None)
-        if share is not None:
-            share.end()
+        for share in (self._shares.pop(netdev, None), *netdev.forwards.values()):
+            _end(share)
         netdev.disconnect()
         for ports in self._hubs.values():
             if netdev in ports:
@@ -328,6 +401,8 @@ class Netdevs:
         """Close every backend."""
         for each in self._known.values():
             each.close()
+            for share in each.forwards.values():
+                _end(share)
         for share in self._shares.values():
             share.end()
 
@@ -430,6 +505,11 @@ class Netdevs:
                 if client.peer is not None:
                     found.append(f" \\ {client.peer.line}")
         return found
+
+
+def _end(share: Share | None) -> None:
+    if share is not None:
+        share.end()
 
 
 def _has_rx_filter(client: NetClient) -> TypeGuard[Nic]:

@@ -60,7 +60,10 @@ _CHANGING = frozenset(
 )
 """Words of `info` that tell of this one process, or of devices that come and go."""
 
-_SHORT = 1 << 12
+_OF_PARTS = frozenset({"mtree", "qom-tree", "qtree"})
+"""Words that tell of all that a machine has, which is little where it is none."""
+
+_SHORT = 1 << 13
 """Characters of what `info` tells; what is longer tells of each device."""
 
 _DEVICE = re.compile(r'name "(?P<name>[^"]+)"(, bus (?P<bus>[^,]+))?(, alias "(?P<alias>[^"]+)")?')
@@ -349,7 +352,7 @@ def _record(binary: _Binary, path: str) -> None:
             if answer is not None
         }
         | _told(binary, machine, sections["monitor"]["info"])
-        for machine in ("none", "q35", "pc")
+        for machine in ("none", "q35", "pc", "isapc", "microvm")
     }
     version = (release["major"], release["minor"], release["micro"])
     write_catalogue(path, version, sections)
@@ -357,7 +360,8 @@ def _record(binary: _Binary, path: str) -> None:
 
 def _told(binary: _Binary, machine: str, words: list[list[str]]) -> JSONObject:
     """What the human monitor's `info` tells of a machine, where that is no long list."""
-    names = [f"info {each[0]}" for each in words if each[0] not in _CHANGING]
+    left_out = _CHANGING if machine == "none" else _CHANGING | _OF_PARTS
+    names = [f"info {each[0]}" for each in words if each[0] not in left_out]
     questions = [("human-monitor-command", {"command-line": name}) for name in names]
     asked = zip(names, binary.ask_each(machine, [*questions]), strict=True)
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from typing import NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -19,17 +20,20 @@ from memd.qapi.numbers import parse_int64
 _NUMBER = r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)"
 """A port as C reads it; what follows is not looked at."""
 
-_HOST, _DNS, _DHCP = 2, 3, 15
+_HOST, _DNS, _DHCP = 0x202, 0x203, 0x20F
 """The addresses in a network, as far as its mask leaves room for them."""
 
 _LONGEST = 255
 """Bytes of a name that a guest is told."""
 
 
-def check(args: JSONObject, compat: Compat) -> None:
-    """Raise `QMPError` for what QEMU refuses of a `user` backend.
+def check(args: JSONObject, compat: Compat) -> list[Forwarding]:
+    """Check a `user` backend as QEMU does; gives the ports that it forwards.
 
     The character devices of `guestfwd`, and what `smb` names, are not looked at.
+
+    Raises:
+        QMPError: QEMU refuses it.
     """
     uses_4, uses_6 = args.get("ipv4"), args.get("ipv6")
     # Who names one kind alone has that one alone.
@@ -44,16 +48,16 @@ def check(args: JSONObject, compat: Compat) -> None:
     _check_v4(args)
     _check_v6(args)
     _check_names(args)
-    for each in args.get("hostfwd", ()):
-        _check_forwarding(each["str"], compat)
+    rules = [forwarding(each["str"], compat) for each in args.get("hostfwd", ())]
     for each in args.get("guestfwd", ()):
         _check_guest_forwarding(each["str"], args)
+    return rules
 
 
 def told_network(options: JSONObject) -> str:
     """The address of the network, which was checked."""
     network, _mask = _network(options)
-    return socket.inet_ntoa(network.to_bytes(4, "big"))
+    return _told(network)
 
 
 def _check_v4(args: JSONObject) -> None:
@@ -111,10 +115,31 @@ def _check_names(args: JSONObject) -> None:
             raise QMPError(f"'{told.get(name, name)}' parameter cannot exceed {_LONGEST} bytes")
 
 
-def _check_forwarding(rule: str, compat: Compat) -> None:
-    """Raise `QMPError` for what is no `[tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT`.
+class Forwarding(NamedTuple):
+    """A port of the host's, or a path, whose connections go to a port of the guest's.
+
+    Attributes:
+        protocol: "tcp", "udp" or "unix".
+        host: the address, "" for any; or the path.
+        port: of the host's, 0 for any.
+        guest: the address of the guest, "" for the first one that it may get.
+        guest_port: of the guest's.
+    """
+
+    protocol: str
+    host: str
+    port: int
+    guest: str
+    guest_port: int
+
+
+def forwarding(rule: str, compat: Compat) -> Forwarding:
+    """What a rule says: `[tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT`.
 
     Since QEMU 11.1 it may be `unix:PATH-[ADDRESS]:PORT` as well.
+
+    Raises:
+        QMPError: it is none.
     """
     protocol, *first = rule.split(":", 1)
     if protocol == "unix" and compat is not Compat.V10_0:
@@ -145,6 +170,42 @@ def _check_forwarding(rule: str, compat: Compat) -> None:
     complaint = next((complaint for found, complaint in wrong if found), None)
     if complaint is not None:
         raise QMPError(f"Invalid host forwarding rule '{rule}' ({complaint})")
+    if protocol == "unix":
+        return Forwarding(protocol, path, 0, guest, _port(last[0]))
+    return Forwarding(protocol or "tcp", _plain(host), _port(port), guest, _port(last[0]))
+
+
+def forwarded(source: str) -> tuple[str, str, int] | None:
+    """The protocol, the address and the port of `[tcp|udp]:[ADDRESS]:PORT`, None for no such."""
+    protocol, *rest = source.split(":", 2)
+    if protocol not in ("", "tcp", "udp") or len(rest) < 2 or not _is_address(rest[0]):
+        return None
+    if not re.fullmatch(_NUMBER, rest[1]):
+        return None
+    return protocol or "tcp", _plain(rest[0]), _port(rest[1])
+
+
+def forwarding_line(rule: Forwarding, options: JSONObject) -> str:
+    """The line of `info usernet` about a rule.
+
+    Args:
+        options: of the network.
+    """
+    network, mask = _network(options)
+    first = options.get("dhcpstart") or _told(network | _DHCP & ~mask)
+    # Nothing listens, so there is no descriptor.
+    where = f"{rule.host or '*':>15} {rule.port:5} {rule.guest or first:>15} {rule.guest_port:5}"
+    return f"  {rule.protocol.upper() + '[HOST_FORWARD]':<17} {-1:3} {where}     0     0"
+
+
+def _plain(host: str) -> str:
+    """An address as it is told, "" for any."""
+    address = _address(host) if host else 0
+    return _told(address) if address else ""
+
+
+def _told(address: int) -> str:
+    return socket.inet_ntoa(address.to_bytes(4, "big"))
 
 
 def _is_address(text: str) -> bool:

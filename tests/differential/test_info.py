@@ -36,7 +36,7 @@ def told(side: Side, word: str) -> JSON:
     # What is listed has no order of its own.
     return (
         sorted(said.split("\r\n"))
-        if word in ("irq", "virtio")
+        if word in ("irq", "pic", "virtio")
         else re.sub(r"#block\d+", "#block", said)
     )
 
@@ -54,6 +54,13 @@ def test_of_a_machine(directory: Path, machine: str) -> None:
             job = {"job-id": f"j{target}", "device": "n0" if more else "d0", "target": target}
             pair.ask("blockdev-mirror", {**job, "sync": "none", **more})
         pair.same("jobs", lambda side: told(side, "block-jobs"))
+
+
+@pytest.mark.parametrize("machine", ["isapc", "microvm", "pc"])
+def test_of_interrupts_and_firmware(directory: Path, machine: str) -> None:
+    with standin_pair(directory, "-machine", machine, "-m", "64M") as pair:
+        for word in ("irq", "lapic", "pic", "roms"):
+            pair.same(word, lambda side, word=word: told(side, word))  # type: ignore[misc]
 
 
 def test_of_a_tpm(directory: Path) -> None:

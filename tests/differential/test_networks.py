@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
-from tests.differential.harness import Pair
+from tests.differential.harness import Pair, Side
 from tests.differential.standin import standin_pair, tell
+from tests.ports import free_port
 from tests.seeds import seed_of_run
 
 Step = tuple[str, dict[str, Any]]
@@ -149,3 +151,39 @@ def test_hubs(directory: Path) -> None:
             said = pair.subject.ask(*port("h9", 0, netdev=name))
             assert said["error"]["desc"] == f"netdev '{name}' is in use"
         tell(pair, [word("info network")])
+
+
+def test_ports_that_are_forwarded(directory: Path) -> None:
+    def forwards(side: Side) -> str:
+        told = str(side.ask(*word("info usernet"))["return"])
+        # Nothing listens in memd, which has no descriptor to tell.
+        return re.sub(r"(HOST_FORWARD\]) +-?\d+", r"\1", told)
+
+    def both(*lines: str) -> None:
+        # They are one after the other at a port of the host's, which only QEMU listens at.
+        for line in lines:
+            pair.ask(*word(line))
+        pair.same("forwards", forwards)
+
+    ports = [free_port() for _ in range(4)]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        both("hostfwd_add tcp::5-:22", "hostfwd_remove tcp::5", "hostfwd_add n0 tcp::5-:22")
+        tell(pair, [backend("n0", net="10.1.0.0/16"), backend("n1"), port("h", 3)])
+        tell(pair, [port("g", 3, netdev="n1")])
+        both(
+            f"hostfwd_add tcp:127.0.0.1:{ports[0]}-:22",
+            f"hostfwd_add n1 tcp:127.0.0.1:{ports[1]}-10.0.2.20:23",
+            f"hostfwd_add n1 udp::{ports[2]}-:24",
+            f"hostfwd_add n1 tcp:127.0.0.1:{ports[3]}-:25",
+            f"hostfwd_add n0 tcp:127.0.0.1:{ports[3]}-:26",
+        )
+        both("hostfwd_add n9 tcp::5-:22", "hostfwd_add h tcp::5-:22", "hostfwd_add n1 tcp:x")
+        both("hostfwd_add", "hostfwd_remove", "hostfwd_remove n1 x", "hostfwd_remove tcp:x:1")
+        both(
+            f"hostfwd_remove n1 tcp:127.0.0.1:{ports[1]}",
+            f"hostfwd_remove n1 tcp:127.0.0.1:{ports[1]}",
+            f"hostfwd_remove n1 udp::{ports[2]}",
+            f"hostfwd_remove tcp:127.0.0.1:{ports[0]}",
+        )
+        pair.ask("netdev_del", {"id": "n1"})
+        pair.same("forwards", forwards)
