@@ -3,8 +3,8 @@
 The file begins with a line of JSON that says where each section is; a section
 is JSON again, compressed. A daemon reads the file, and unpacks a section when it is
 first asked for: what nobody asks costs next to nothing, and no client waits for the
-file system. Of types and devices, of which a machine has few, each has a line of its
-own, which is parsed when it is looked up.
+file system. Of types, devices and models of CPUs, of which a machine has few, each has a
+line of its own, which is parsed when it is looked up.
 
 A catalogue has names, types, defaults, enumerations and values, and none of
 QEMU's descriptions.
@@ -24,18 +24,18 @@ from memd.hostmem.deadline import read_at_start
 from memd.json_types import JSON, JSONObject
 
 _FORMAT = "memd-catalogue"
-_EDITION = 3
+_EDITION = 4
 _HEADER_LIMIT = 1 << 16
 _SECTION_LIMIT = 1 << 27
 """Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""
 
 SECTIONS = (
-    *("schema", "types", "rows", "devices", "machines", "cpus", "expansions", "options"),
-    *("monitor", "answers", "lists"),
+    *("schema", "types", "rows", "devices", "machines", "cpus", "bases", "static"),
+    *("full", "options", "monitor", "answers", "lists"),
 )
 """The parts of a catalogue, each read by itself."""
 
-_BY_LINE = ("types", "devices")
+_BY_LINE = ("types", "devices", "bases", "static", "full")
 """Those whose members are parsed one by one."""
 
 

@@ -25,7 +25,7 @@ _SUFFIX = "-x86_64-cpu"
 _OF_CPUS = {"guest-phys-bits": 0, "hv-vendor-id": "Microsoft Hv", "realized": True}
 """What a CPU has otherwise than its model."""
 
-_CHOICE = re.compile(
+_CHOICE = (
     "(check|enforce|host-phys-bits|kvm|l3-cache|legacy-cache|lmce|migratable|pmu|start-powered-off)$"
     "|cpuid-|fill-|full-|hv-|hot|legacy-|tcg-|vmware-|x-|xen-"
     # These tell software what it need not do.
@@ -134,7 +134,7 @@ def _model(catalogue: Catalogue, machine: MachineConfig, type_name: str) -> str:
         return model
     versions = [
         int(name.removeprefix(f"{model}-v"))
-        for name in catalogue.section("expansions")["full"]["models"]
+        for name in catalogue.section("full")
         if re.fullmatch(re.escape(model) + r"-v\d{1,4}", name)
     ]
     return f"{model}-v{max(versions)}" if versions else model
@@ -143,7 +143,7 @@ def _model(catalogue: Catalogue, machine: MachineConfig, type_name: str) -> str:
 def _not_emulated(catalogue: Catalogue) -> list[str]:
     """The features that no CPU has."""
     emulated = _expanded(catalogue, "max")
-    return [name for name, value in emulated.items() if value is False and not _CHOICE.match(name)]
+    return [name for name in emulated if emulated[name] is False and not re.match(_CHOICE, name)]
 
 
 def complaints(
@@ -162,18 +162,23 @@ def complaints(
     """
     if type_name == f"host{_SUFFIX}":
         raise QMPError("CPU model 'host' requires KVM or HVF")
-    known = CatalogueTypes(catalogue, tree).find(type_name)
+    # Its type has hundreds of properties, which what is named is looked for among.
+    known = CatalogueTypes(catalogue, tree).find(type_name) if machine.cpu_features else None
     values = _expanded(catalogue, _model(catalogue, machine, type_name))
-    if known is None or not values:
+    if not values:
         return [], True
     from memd.standin.lacking_features import lacking
 
     named: set[str] = set()
-    for name, value in _given(known, machine.cpu_features):
+    for name, value in () if known is None else _given(known, machine.cpu_features):
         names = _names_of(name, values)
         named.update(names)
         values |= dict.fromkeys(names, value)
-    asked = {name for name in _not_emulated(catalogue) if values.get(name) is True}
+    emulated = _expanded(catalogue, "max")
+    lacked = [
+        name for name, value in values.items() if value is True and emulated.get(name) is False
+    ]
+    asked = {name for name in lacked if not re.match(_CHOICE, name)}
     found = lacking(asked, named)
     warnings = [
         f"This feature depends on other features that were not requested: {each}"
@@ -216,11 +221,10 @@ def expansion(catalogue: Catalogue, kind: str, model: str) -> tuple[str, JSONObj
     Raises:
         QMPError: it is not known, or could not be expanded.
     """
-    told = catalogue.section("expansions")[kind]
-    known = told["models"].get(model)
+    known = catalogue.section(kind).get(model)
     if known is None:
         raise QMPError(f"The CPU type '{model}' is not a recognized CPU type")
     if "error" in known:
         raise QMPError(known["error"]["desc"], known["error"]["class"])
-    values = told["base"] | known["set"]
+    values = catalogue.section("bases")[kind] | known["set"]
     return known["name"], {each: values[each] for each in values if each not in known["unset"]}

@@ -334,7 +334,7 @@ def _record(binary: _Binary, path: str) -> None:
         sections["options"] = _options(client)
         schema = _schema(client)
         sections["cpus"] = client.execute("query-cpu-definitions")
-        sections["expansions"] = _expansions(client, [each["name"] for each in sections["cpus"]])
+        sections |= _expansions(client, [each["name"] for each in sections["cpus"]])
         sections["monitor"] = _monitor(client)
     with binary.run("none", "--preconfig") as client:
         preconfig = _preconfig(client, schema["entries"])
@@ -404,9 +404,10 @@ def _monitor(client: Client) -> JSON:
     }
 
 
-def _expansions(client: Client, names: Sequence[str]) -> JSON:
-    """What each CPU model comes to, as differences from the first of its kind."""
-    expansions: JSONObject = {}
+def _expansions(client: Client, names: Sequence[str]) -> JSONObject:
+    """What each CPU model comes to, as differences from the first of its kind, the base."""
+    bases: JSONObject = {}
+    expansions: JSONObject = {"bases": bases}
     for kind in ("static", "full"):
         models: JSONObject = {}
         base: JSONObject | None = None
@@ -425,7 +426,7 @@ def _expansions(client: Client, names: Sequence[str]) -> JSON:
                 "set": {each: value for each, value in values.items() if base.get(each) != value},
                 "unset": [each for each in base if each not in values],
             }
-        expansions[kind] = {"base": base, "models": models}
+        expansions[kind], bases[kind] = models, base
     return expansions
 
 
