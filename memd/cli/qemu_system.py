@@ -59,7 +59,7 @@ _BOOTED = {
 }
 """Options that set a property of the machine, and its name."""
 
-_READ_OVER = ("d", "D", "k", "seed", "trace")
+_READ_OVER = ("d", "D", "k", "seed")
 _FLAGS_READ_OVER = (
     *("full-screen", "no-fd-bootchk", "no-user-config", "only-migratable"),
     "win2k-hack",
@@ -147,6 +147,14 @@ def _refuse_description(line: QemuCommandLine, given: Given) -> None:
 
 
 _RTC = {"clock": ("host", "rt", "vm"), "driftfix": ("slew", "none")}
+
+
+_TRACE = OptsList("trace", "enable", dict.fromkeys(("enable", "events", "file"), "str"))
+
+
+def _trace(line: QemuCommandLine, given: Given) -> None:
+    # What is named is not looked for: there are no events.
+    line.parse(_TRACE, given)
 
 
 def _rtc(line: QemuCommandLine, given: Given) -> None:
@@ -251,6 +259,8 @@ def _audio(line: QemuCommandLine, given: Given) -> None:
     if given.value in HELP:
         raise Answered(_help_of(line, "audiodev"))
     options, _help = parse_keyval(given.value, "driver")
+    if "driver" not in options:
+        raise QMPError("Parameter 'driver' is missing")
     card = options.pop("model", None)
     config.default_audio = card is None
     if options == {"driver": "none"} and card is None:
@@ -436,6 +446,7 @@ OPTIONS: dict[str, Take] = {
     "usbdevice": _usbdevice,
     **{name: _boot_from(each) for name, each in _BOOTED.items()},
     "L": _directory,
+    "trace": _trace,
     **dict.fromkeys(_READ_OVER, _nothing),
     **dict.fromkeys(REFUSED, _refuse),
     "dump-vmstate": _refuse_description,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from memd.cli.chardev import BACKENDS, PROTOCOLS, chardev_list, make_chardev, parse_device, with_mux
 from memd.cli.keyval import HELP, parse_either
+from memd.cli.objects import OBJECT
 from memd.cli.opts import Opts, OptsList
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered
@@ -25,6 +26,7 @@ from memd.qapi.numbers import low_half, parse_size
 
 if TYPE_CHECKING:
     from memd.cli.qemu_system import QemuCommandLine
+    from memd.qapi.types import ObjectType
 
 _NETWORKS = {name: OptsList(name, "type", None) for name in ("netdev", "nic", "net")}
 _LOG = ("logfile", "logappend")
@@ -245,18 +247,29 @@ def take_loadvm(line: QemuCommandLine, given: Given) -> None:
 
 def take_object(line: QemuCommandLine, given: Given) -> None:
     """Take `-object`, also of a type that is only known."""
-    try:
-        options, is_json = parse_either(given.value, line.config.compat, "qom-type")
-    except QMPError:
-        # It is said elsewhere what is wrong with it.
-        options, is_json = {}, False
-    kind = options.get("qom-type")
-    if not isinstance(kind, str) or not _is_only_known(kind, line):
+    if given.value.startswith("{") or given.dotted:
+        try:
+            options, is_json = parse_either(given.value, line.config.compat, "qom-type")
+        except QMPError:
+            # It is said elsewhere what is wrong with it.
+            options, is_json = {}, False
+        kind = options.get("qom-type")
+        if isinstance(kind, str) and _is_only_known(kind, line):
+            line.register(given, "object-add", options, is_json)
+        else:
+            line.add_object(given)
+        return
+    given_pairs = [*pairs(given.value, "qom-type")]
+    kind = next((value for key, value in given_pairs[::-1] if key == "qom-type"), None)
+    if kind is None or not _is_only_known(kind, line):
         line.add_object(given)
-    elif not is_json and any(key in HELP for key, value in pairs(given.value) if value is None):
+    elif any(key in HELP for key, value in given_pairs if value is None):
         raise Answered(_properties(kind, line))
     else:
-        line.register(given, "object-add", options, is_json)
+        from memd.qapi.opts import check_opts
+
+        opts = line.parse(OBJECT, given)
+        line.register(given, "object-add", check_opts(_known_objects(line), opts.with_id()))
 
 
 def _properties(kind: str, line: QemuCommandLine) -> str:
@@ -279,13 +292,19 @@ def _is_only_known(kind: str, line: QemuCommandLine) -> bool:
     ours = load_schema(compat).commands["object-add"].arguments.branches
     if kind in ours or kind == "monitor-qmp":
         return False
-    from memd.standin.schema import standin_schema
-
-    known = standin_schema(line.catalogue, compat, test=False).commands["object-add"].arguments
+    known = _known_objects(line)
     # Types without properties have no branch.
     assert known.tag is not None
     assert isinstance(known.tag.type, EnumType)
     return any(kind == each.name for each in known.tag.type.members)
+
+
+def _known_objects(line: QemuCommandLine) -> ObjectType:
+    """The type of the arguments of `object-add`, with all types of the catalogue's."""
+    from memd.standin.schema import standin_schema
+
+    schema = standin_schema(line.catalogue, line.config.compat, test=False)
+    return schema.commands["object-add"].arguments
 
 
 def take_chardev(line: QemuCommandLine, given: Given) -> None:

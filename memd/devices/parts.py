@@ -28,6 +28,9 @@ OWN_FLOPPIES = "floppy-bus.0"
 PCI_HALF = "AMDVI-PCI"
 """The device that an `amd-iommu` brings along."""
 
+_NVDIMM_IO = (0xA18, 4)
+"""The address and the bytes of the ports by which a guest asks for its NVDIMMs' methods."""
+
 _PORTS = (("ioport80[0]", 0x80), ("ioportF0[0]", 0xF0))
 """Ports that QEMU 11.1 tells of at `/machine`, and their addresses."""
 
@@ -149,6 +152,11 @@ def add_parts(machine: Machine, cpu_type: str, accelerator: str) -> None:
         told = Property("rtc-time", "struct tm", get=lambda root: _now(offset), set=_no_time)
         more.append(told)
     extend(root, *more)
+    if root.values.get("nvdimm"):
+        address, size = _NVDIMM_IO
+        region = MemoryRegion(machine.tree, size)
+        region.place(machine.tree.resolve("/machine/unattached/io[0]"), address)
+        root.add_child("nvdimm-acpi-io[0]", region)
     if kind != "microvm" and machine.tree.compat is not Compat.V10_0:
         ports = machine.tree.resolve("/machine/unattached/io[0]")
         for name, address in _PORTS:
