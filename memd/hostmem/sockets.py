@@ -248,7 +248,7 @@ async def receive_soon(sock: socket.socket, most: int) -> bytes:
 
 
 def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) -> None:
-    """Close a connected socket, at once or soon.
+    """Close a socket, at once or soon.
 
     What was sent to it and not read may carry descriptors, which the kernel closes with it:
     that may wait, and is done in the thread of the user at the other end.
@@ -260,7 +260,12 @@ def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) 
         with contextlib.suppress(OSError):
             # Nothing more is sent to it.
             sock.shutdown(socket.SHUT_RDWR)
-        if any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4))):
+        try:
+            unread = any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
+        except OSError:
+            # It listens: those who wait to be accepted may have sent something.
+            unread = True
+        if unread:
             # Brings in ctypes, which a start need not pay for.
             from memd.hostmem.closing import close_in_thread
 
@@ -462,7 +467,11 @@ def listen_vsock(cid: str, port: str) -> socket.socket:
 
 def address_of(sock: socket.socket) -> JSON:
     """The QAPI `SocketAddress` of a socket that listens or is connected."""
-    name = sock.getsockname() or sock.getpeername()
+    name = sock.getsockname()
+    if not name:
+        # Given by number, it may be connected to nobody.
+        with contextlib.suppress(OSError):
+            name = sock.getpeername()
     if sock.family == socket.AF_UNIX:
         return {"type": "unix", "path": os.fsdecode(name)}
     if sock.family == socket.AF_VSOCK:

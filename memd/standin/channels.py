@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import re
 import socket
@@ -186,7 +187,8 @@ class Channel:
         for fd in fds:
             mode = os.fstat(fd).st_mode
             self.pipe = stat.S_ISFIFO(mode)
-            if not stat.S_ISREG(mode):
+            # What only names a file (O_PATH) can't be waited for, either: to read it fails.
+            if not (stat.S_ISREG(mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH):
                 self.regular = False
                 os.set_blocking(fd, False)
 
