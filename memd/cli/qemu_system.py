@@ -318,9 +318,29 @@ def _uuid(line: QemuCommandLine, given: Given) -> None:
     line.config.uuid = uuid
 
 
+_POLICIES = {
+    f"{what}-{way}": ("accept", *more)
+    for what in ("deprecated", "unstable")
+    for way, more in (("input", ("reject", "crash")), ("output", ("hide",)))
+}
+"""The keys of QEMU's own `-compat`, and their values."""
+
+
 def _compat(line: QemuCommandLine, given: Given) -> None:
-    if compat_of(given.value) is None and parse_keyval(given.value)[1]:
+    if compat_of(given.value) is not None:
+        return
+    from memd.qapi.keyval import visit_text
+    from memd.qapi.visit import unexpected, visit_enum
+
+    options, wants_help = parse_keyval(given.value)
+    if wants_help:
         raise QMPError("Help is not available for this option")
+    for name, words in _POLICIES.items():
+        if name in options:
+            visit_enum(words, visit_text)(options[name], name)
+    for name in options:
+        if name not in _POLICIES:
+            raise unexpected(name)
 
 
 def _qtest(line: QemuCommandLine, given: Given) -> None:
@@ -612,6 +632,10 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     _check_together(line)
     hardware.machine.check_type(config.compat)
     _set_clock(line)
+    if hardware.machine.kind.kind in ("none", "x-remote"):
+        for option in given:
+            if option.name == "fw_cfg":
+                raise CommandLineError("fw_cfg device not available", where=option.where)
     given = [*given, *_add_defaults(line, given)]
     line.monitors.finish()
     _check_stdio(line, given)

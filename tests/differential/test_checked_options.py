@@ -39,6 +39,9 @@ def test_what_is_taken(directory: Path, line: str) -> None:
 
 
 WRONG = [
+    *("-compat x=y", "-compat deprecated-input=x", "-compat unstable-output=reject", "-trace x=y"),
+    *("-object iothread,id=t,foo=1", "-object iothread,id=t,poll-max-ns", "-audio model=x"),
+    *(f"-machine {name} -fw_cfg opt/x,string=y" for name in ("none", "x-remote")),
     *("-boot foo=1", "-boot order=z", "-boot aa", "-boot menu=x", "-boot strict", "-boot help"),
     *("-boot once=z", "-boot menu=on -boot menu=x", "-boot order.x=1", "-boot splash-time=x"),
     *("-icount foo", "-icount 11", "-icount align=on", "-icount 1,foo=2", "-icount 3,sleep=x"),
