@@ -449,9 +449,11 @@ class Images:
                 await self._set_backing(node.image, base, args.get("backing-file"))
                 node.image.align()
 
-        length = node.size if between else 0
+        # Filters at either end have no data of their own.
+        ends = {node.image, base.image if base is not None else None}
+        moved = [each for each in between if each.image not in ends]
+        length = node.size if moved else 0
         task = Task(*nodes.job, args, nodes, length=length, finish=finish)
-        moved = [each for each in between if each.image is not node.image]
         return await self._start(task, moved)
 
     async def mirror(self, args: JSONObject, to: Node | None = None) -> Events:

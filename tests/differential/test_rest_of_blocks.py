@@ -8,6 +8,7 @@ from typing import Any
 from tests.differential.harness import settle
 from tests.differential.standin import standin_pair
 from tests.differential.test_block_jobs import NODES, SIZE, Step, image, node, run
+from tests.differential.test_job_nodes import same_events
 
 DISK: Step = ("device_add", {"driver": "virtio-blk-pci", "id": "vb", "drive": "n0"})
 STATISTICS: Step = ("query-blockstats", None)
@@ -103,3 +104,36 @@ def test_histograms(directory: Path) -> None:
     ]
     with standin_pair(directory, "-machine", "pc") as pair:
         run(pair, [node("null-co", "n0", size=SIZE), DISK, *steps])
+
+
+def above(name: str, below: str) -> Step:
+    return node("copy-on-read", name, file=below)
+
+
+def test_streams_beside_filters(directory: Path) -> None:
+    """What has to be copied is what is between the images: filters have no data."""
+
+    def stream(device: str, **options: str) -> list[Step]:
+        told = {name.replace("_", "-"): value for name, value in options.items()}
+        step: Step = ("block-stream", {"job-id": "j", "device": device, **told})
+        names = [f"{kind}{name}" for kind in ("", "p") for name in "edcba"]
+        return [step, *(("blockdev-del", {"node-name": name}) for name in names)]
+
+    bottom = [*image("a"), above("b", "a")]
+    steps: list[Step] = [
+        *(*bottom, *stream("b")),
+        *(*bottom, *image("c", "b"), *stream("c", base_node="a")),
+        *(*bottom, *image("c", "b"), *stream("c", base_node="b")),
+        *(
+            *bottom,
+            *image("c", "b"),
+            above("d", "c"),
+            *image("e", "d"),
+            *stream("e", base_node="a"),
+        ),
+    ]
+    with standin_pair(directory, "-machine", "none") as pair:
+        for step in steps:
+            run(pair, [step])
+            if step[0] == "block-stream":
+                same_events(pair, f"{step}")
