@@ -167,9 +167,11 @@ class OtherDevice(Device):
         """It goes as soon as that is answered: no guest is asked."""
         if not self.leaving:
             self.leaving = True
-            machine.later(0.0, lambda: self._leave(machine))
+            machine.later(0.0, lambda: self.leave(machine))
 
-    def _leave(self, machine: Any) -> None:
+    def leave(self, machine: Any) -> None:
+        """It has gone, after what was on its buses."""
+        self._register.clear_buses(self, machine)
         path = self.tree.path_of(self)
         events = [deleted(self, path)]
         if self.qom_type.name == _STICK:
@@ -199,6 +201,10 @@ class OtherPciDevice(GuestsPciDevice):
 
     def check_bus(self) -> None:
         self._register.check_hotplug(self.qom_type.name, self.bus)
+
+    def leave(self, machine: Any) -> None:
+        self._register.clear_buses(self, machine)
+        super().leave(machine)
 
     def removal(self, machine: Any) -> None:
         if self.bus.standard and not machine.guest.started:
@@ -540,9 +546,15 @@ class Devices:
             None if each == _ANY_UNIT else each
             for each in map(disk.values.get, ("scsi-id", "lun"), repeat(_ANY_UNIT))
         )
+        above = None if disk.bus is None else disk.bus.parent
+        alone = above is not None and above.qom_type.name in WAITING
+        if alone and target:
+            raise QMPError(f"bad scsi device id: {target}")
         if target is None:
             unit = unit or 0
             target = next(each for each in count() if (each, unit) not in taken)
+            if alone and target:
+                raise QMPError("no free target")
         elif unit is None:
             unit = next(each for each in count() if (target, each) not in taken)
         elif (target, unit) in taken:
@@ -611,7 +623,15 @@ class Devices:
         buses = [each for each in machine.buses.others.values() if each.qom_type.name == _USB]
         if not buses:
             raise QMPError("USB support not enabled")
-        return [line for each in buses for line in self._ports_of(each).lines()]
+        return [
+            line for number, bus in enumerate(buses) for line in self._ports_of(bus).lines(number)
+        ]
+
+    def clear_buses(self, device: Device, machine: Machine) -> None:
+        """What is on the buses of a device goes with it, before it."""
+        for each in [*self._present]:
+            if each.bus is not None and each.bus.parent is device:
+                each.leave(machine)
 
     def forget(self, device: AnyDevice, machine: Machine, path: str, events: Events) -> None:
         """A device is gone: what it referred to is free, and so are its buses.

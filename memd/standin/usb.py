@@ -136,7 +136,9 @@ class UsbPorts:
         if port is None and path:
             raise QMPError(f"usb port {path} (bus {self._bus.name}) not found (in use?)")
         if port is None:
-            raise QMPError(f"tried to attach usb device {kind} to a bus with no free ports")
+            raise QMPError(
+                f"tried to attach usb device {_product(device)[0]} to a bus with no free ports"
+            )
         free.remove(port)
         self._taken[device] = port
         if kind == _HUB:
@@ -168,8 +170,8 @@ class UsbPorts:
             self._free = [each for each in self._free if not each.path.startswith(behind)]
             self._free.append(port)
 
-    def lines(self) -> Iterator[str]:
-        """The lines of `info usb`."""
+    def lines(self, number: int) -> Iterator[str]:
+        """The lines of `info usb`, of a bus of that number."""
         for key, port in self._taken.items():
             device = None if isinstance(key, _Port) else key
             name, speeds = _PRODUCTS[_HUB] if device is None else _product(device)
@@ -179,7 +181,7 @@ class UsbPorts:
                     (_RATES[each] for each in reversed(speeds) if each in port.speeds), rate
                 )
             id = "" if device is None or device.id is None else f", ID: {device.id}"
-            yield f"  Device 0.0, Port {port.path}, Speed {rate} Mb/s, Product {name}{id}"
+            yield f"  Device {number}.0, Port {port.path}, Speed {rate} Mb/s, Product {name}{id}"
 
 
 def is_attached(device: Device) -> bool:

@@ -91,6 +91,7 @@ USB = [
     "options",
     [
         "pc -device qemu-xhci",
+        "pc -device qemu-xhci -device usb-ehci",
         "pc,usb=on",
         "q35,usb=on -usbdevice tablet",
         "microvm,usb=on",
@@ -208,6 +209,17 @@ def test_what_is_decided_by_a_device(directory: Path) -> None:
 
 def test_an_object_without_properties_is_taken() -> None:
     same_messages("-machine", "none", "-object", "can-bus,id=c")
+
+
+def test_what_is_on_a_device_goes_with_it(directory: Path) -> None:
+    with standin_pair(directory, "-device", "qemu-xhci", "-machine", "pc") as pair:
+        tell(pair, [add("usb-bot", id="b"), add("scsi-cd", id="c"), *get("c", "parent_bus")])
+        tell(pair, [add("scsi-cd", **more) for more in ({}, {"scsi-id": 1})])
+        for side in both(pair):
+            assert side.ask("device_del", {"id": "b"}) == {"return": {}}
+            gone = [side.monitor.read_event("DEVICE_DELETED")["data"] for _ in range(2)]
+            assert [each["device"] for each in gone] == ["c", "b"]
+        tell(pair, [("qom-list", {"path": "/machine/peripheral"}), ("query-block", {})])
 
 
 def test_a_stick_has_its_disk_inside(directory: Path) -> None:
