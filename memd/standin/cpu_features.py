@@ -179,7 +179,7 @@ def complaints(
         name for name, value in values.items() if value is True and emulated.get(name) is False
     ]
     asked = {name for name in lacked if not re.match(_CHOICE, name)}
-    found = lacking(asked, named)
+    found = lacking(asked, named, tree.compat)
     warnings = [
         f"This feature depends on other features that were not requested: {each}"
         for each in found.nothing
