@@ -8,6 +8,9 @@ from __future__ import annotations
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
+from memd.qom.builtin_objects import CONTAINER
+from memd.qom.object import QObject
+from memd.qom.tree import Tree
 
 _STREAM: JSONObject = {"frequency": 44100, "channels": 2, "format": "s16"}
 _UNMIXED = (1 << 31) - 1
@@ -21,12 +24,13 @@ class Audiodevs:
     """The audio backends of a machine.
 
     Args:
-        compat: whose rules.
+        tree: what shows them at `/audiodevs`, where the release has that.
         has_default: whether a sound card needs to name none.
     """
 
-    def __init__(self, compat: Compat, *, has_default: bool) -> None:
-        self._polling = _POLLING if compat is Compat.V10_0 else ()
+    def __init__(self, tree: Tree, *, has_default: bool) -> None:
+        self._tree = tree
+        self._polling = _POLLING if tree.compat is Compat.V10_0 else ()
         self._has_default = has_default
         self._known: list[JSONObject] = []
 
@@ -48,6 +52,10 @@ class Audiodevs:
             settings = {"mixing-engine": mixing, "fixed-settings": fixed, "voices": voices}
             options[way] = {**settings, **_STREAM, **usual, **given}
         self._known.append({"timer-period": 10000, **options})
+        shown = self._tree.root.children.get("audiodevs")
+        if shown is not None:
+            kind = self._tree.type_by_name(f"audio-{options['driver']}")
+            shown.add_child(options["id"], QObject(kind or CONTAINER, self._tree))
 
     def take(self, name: str) -> None:
         """A sound card names one; raises `QMPError` where there is none."""

@@ -238,7 +238,7 @@ class StandIn:
         """The audio backends."""
         from memd.standin.audiodevs import Audiodevs
 
-        return Audiodevs(self._compat, has_default=self._host.config.default_audio)
+        return Audiodevs(self._tree, has_default=self._host.config.default_audio)
 
     @cached_property
     def tpms(self) -> Tpms:

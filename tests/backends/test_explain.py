@@ -462,13 +462,15 @@ def test_what_only_trying_tells(tree: Tree) -> None:
 
 
 def test_memory_that_is_not_there(tree: Tree) -> None:
-    # Of the machine's, a part is always in use.
-    rows = capacity.meminfo()
-    large = arguments("ram", size=(rows["MemTotal"] + rows["SwapTotal"]) // MIB * MIB)
-    answer = told(tree, large)
-    assert answer["verdict"] == "works"
-    assert [each["about"] for each in answer["warnings"]] == ["memory"]
-    assert told(tree, {**large, "prealloc": True})["verdict"] == "unknown"
+    # A mapping of more than memory and swap have is refused.
+    with alone("swap"):
+        # Of the machine's, a part is always in use.
+        rows = capacity.meminfo()
+        large = arguments("ram", size=(rows["MemTotal"] + rows["SwapTotal"]) // MIB * MIB)
+        answer = told(tree, large)
+        assert answer["verdict"] == "works"
+        assert [each["about"] for each in answer["warnings"]] == ["memory"]
+        assert told(tree, {**large, "prealloc": True})["verdict"] == "unknown"
 
 
 def test_strict_overcommit(tree: Tree) -> None:

@@ -79,7 +79,7 @@ def qemu_compat() -> Compat:
     """The release that the reference is of; skips where there is none."""
     found = _release()
     if isinstance(found, str):
-        judges = " or ".join(compat.value for compat in Compat)
+        judges = " or ".join(map(_version, Compat))
         pytest.skip(f"needs QEMU {judges}: {found}")
     return found
 
@@ -90,10 +90,14 @@ def _release() -> Compat | str:
     if shutil.which(QEMU) is None:
         return f"there is no {QEMU} on PATH"
     done = subprocess.run([QEMU, "-version"], capture_output=True, text=True, check=False)
-    found = re.search(r"version (\d+\.\d+)\.", done.stdout)
-    # A comparison with another release says nothing.
-    of = [compat for compat in Compat if found and compat.value == found[1]]
+    found = re.search(r"version (\d+\.\d+\.\d+)", done.stdout)
+    # A comparison with another release says nothing: 10.0.13 has other texts than 10.0.2.
+    of = [compat for compat in Compat if found and _version(compat) == found[1]]
     return of[0] if of else f"{QEMU} is {found[1] if found else 'none'}"
+
+
+def _version(compat: Compat) -> str:
+    return ".".join(map(str, compat.version))
 
 
 class Monitor:
