@@ -252,6 +252,10 @@ class MachineOptions:
             values[name] = value = _value(kind, name, value)
             check_value(name, value)
             if name in _CONFIDENTIAL:
+                if name == "memory-encryption" and config.compat is not Compat.V10_0:
+                    config.report.warning(
+                        f"{name} is deprecated, use confidential-guest-support instead"
+                    )
                 _check_confidential(name, value, objects)
             elif name == "pcspk-audiodev" and value not in audiodevs:
                 raise QMPError(f"audiodev '{value}' not found")

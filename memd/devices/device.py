@@ -51,11 +51,13 @@ def deleted(device: Device, path: str) -> Event:
 
 def attempt(device: Device, what: str, name: str) -> QMPError:
     """The error for a property that can't be set any more."""
-    kind = device.qom_type.name
+    kind = device.part_with(name)
+    # A part of a device has no id.
+    id = device.id if kind == device.qom_type.name else None
     if what == "link property":
-        who = f"device '{'(null)' if device.id is None else device.id}'"
+        who = f"device '{'(null)' if id is None else id}'"
     else:
-        who = "anonymous device" if device.id is None else f"device '{device.id}'"
+        who = "anonymous device" if id is None else f"device '{id}'"
     return QMPError(
         f"Attempt to set {what} '{name}' on {who} (type '{kind}') after it was realized"
     )

@@ -65,6 +65,10 @@ class Device(QObject):
         """The bus that it is on, if any."""
         return None
 
+    def part_with(self, name: str) -> str:
+        """The type of the part of it that has a property: that of a virtio device's inner half."""
+        return self.qom_type.name
+
     @property
     def hotpluggable(self) -> bool:
         """Whether it can be removed while the machine runs."""

@@ -160,6 +160,9 @@ class OtherDevice(Device):
         comes = self._register.comes(self.qom_type.name)
         return comes and (self.bus is None or self.bus.hotplug)
 
+    def part_with(self, name: str) -> str:
+        return _owner(self.qom_type.name, inner_type(self.tree, self.qom_type.name), name)
+
     def check_bus(self) -> None:
         self._register.check_hotplug(self.qom_type.name, self.bus)
 
@@ -198,6 +201,9 @@ class OtherPciDevice(GuestsPciDevice):
     def hotpluggable(self) -> bool:
         """Whether it can be removed while the machine runs."""
         return self._register.comes(self.qom_type.name) and super().hotpluggable
+
+    def part_with(self, name: str) -> str:
+        return _owner(self.qom_type.name, inner_type(self.tree, self.qom_type.name), name)
 
     def check_bus(self) -> None:
         self._register.check_hotplug(self.qom_type.name, self.bus)

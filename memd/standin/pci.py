@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from memd.compat import Compat
 from memd.devices.parts import PCI_HALF, PciPart, parts_of
 from memd.devices.pci import PciDevice
 from memd.json_types import JSON, JSONObject
@@ -120,7 +121,12 @@ def _row(device: PciDevice, known: JSONObject, standing: Rows) -> JSONObject:
     if isinstance(device, VirtualFunction):
         own = known[device.of]["pci"]
         id = {**own["id"], "vendor": 0xFFFF, "device": 0xFFFF}
-        regions = [_region_row(*each) for each in device.regions]
+        # QEMU 10.0 looks at registers that a virtual function does not have.
+        wide = device.tree.compat is not Compat.V10_0
+        regions = [
+            _region_row(bar, size, wide=wide, prefetch=wide and prefetch)
+            for bar, size, prefetch in device.regions
+        ]
         return {"class_info": own["class_info"], "id": id, "irq_pin": 0, "regions": regions}
     if name == PCI_HALF:
         return _PCI_HALF
@@ -138,7 +144,7 @@ def _row(device: PciDevice, known: JSONObject, standing: Rows) -> JSONObject:
         nobody = {"vendor": 0xFFFF, "device": 0xFFFF}
         return {"class_info": {"class": 255}, "id": nobody, "irq_pin": 0, "regions": []}
     number, old, kind_of = _UNRECORDED[general]
-    regions = [_region_row(1, 4096), _region_row(4, 16384)]
+    regions = [_region_row(1, 4096), _region_row(4, 16384, wide=True, prefetch=True)]
     id = {"device": 0x1040 + number, "subsystem": 0x1100}
     if old is not None and not modern and not name.endswith("-non-transitional"):
         regions.insert(0, {"bar": 0, "size": 32, "address": -1, "type": "io"})
@@ -165,10 +171,9 @@ def _as_given(device: PciDevice, row: JSONObject) -> JSONObject:
     return {**row, "regions": regions}
 
 
-def _region_row(bar: int, size: int) -> JSONObject:
-    wide = bar == 4
+def _region_row(bar: int, size: int, *, wide: bool = False, prefetch: bool = False) -> JSONObject:
     where = {"bar": bar, "size": size, "address": -1, "type": "memory"}
-    return {**where, "mem_type_64": wide, "prefetch": wide}
+    return {**where, "mem_type_64": wide, "prefetch": prefetch}
 
 
 def pci_lines(buses: list[JSON]) -> Iterator[str]:

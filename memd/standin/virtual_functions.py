@@ -1,7 +1,7 @@
 """The virtual functions of PCI devices that have some by themselves (SR-IOV).
 
 They are there from the start, behind the device on its bus. Places, numbers and texts
-were observed on QEMU 10.0.2.
+were observed on QEMU 10.0.2 and 11.1.3.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class _Kind(NamedTuple):
         number: how many there are, or the property that says it.
         first: how far behind the device the first one is.
         stride: how far apart they are.
-        regions: the number and the bytes of each region.
+        regions: number and bytes of each region, and whether it can be prefetched.
     """
 
     type: str
     number: int | str
     first: int
     stride: int
-    regions: tuple[tuple[int, int], ...]
+    regions: tuple[tuple[int, int, bool], ...]
 
 
 _KINDS = {
-    "igb": _Kind("igbvf", 8, 128, 2, ((0, 16384), (3, 16384))),
-    "nvme": _Kind("nvme", "sriov_max_vfs", 1, 1, ((0, 16384),)),
+    "igb": _Kind("igbvf", 8, 128, 2, ((0, 16384, True), (3, 16384, True))),
+    "nvme": _Kind("nvme", "sriov_max_vfs", 1, 1, ((0, 16384, False),)),
 }
 
 
@@ -46,11 +46,11 @@ class VirtualFunction(GuestsPciDevice):
 
     Attributes:
         of: the type of the device that has it.
-        regions: the number and the bytes of each region.
+        regions: as of its kind.
     """
 
     of: str
-    regions: tuple[tuple[int, int], ...]
+    regions: tuple[tuple[int, int, bool], ...]
 
 
 def function_type(device: PciDevice) -> str:

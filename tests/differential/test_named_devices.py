@@ -43,3 +43,24 @@ def labels(side: Side) -> list[str]:
     """The ids of the character devices but those that QEMU makes up."""
     rows = side.ask("query-chardev", None)["return"]
     return sorted(each["label"] for each in rows if not each["label"].startswith("#"))
+
+
+def test_what_can_not_be_set_any_more(directory: Path) -> None:
+    options = (
+        *("-netdev", "user,id=n", "-chardev", "null,id=c", "-object", "iothread,id=t"),
+        *("-blockdev", "null-co,node-name=b", "-device", "virtio-net-pci,id=net,netdev=n"),
+        *("-device", "virtio-blk-pci,id=disk,drive=b", "-device", "pci-serial,id=port,chardev=c"),
+        *("-device", "virtio-rng-pci"),
+    )
+    own, anonymous = ("net", "disk", "port"), "/machine/peripheral-anon/device[0]"
+    with standin_pair(directory, "-machine", "pc", *options) as pair:
+        for path, name, value in (
+            *(("net", name, "n") for name in ("netdev", "mac", "addr")),
+            *(("net", name, True) for name in ("mrg_rxbuf", "ioeventfd", "disable-modern")),
+            *(("disk", name, "t") for name in ("iothread", "serial", "romfile")),
+            *((path, "multifunction", True) for path in (*own, anonymous)),
+            ("port", "chardev", "c"),
+            *((anonymous, name, 7) for name in ("max-bytes", "vectors")),
+            (anonymous, "rng", "t"),
+        ):
+            pair.refuse("qom-set", {"path": path, "property": name, "value": value})
