@@ -14,6 +14,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import (
     Visit,
+    bad_type,
     visit_bool,
     visit_enum,
     visit_int64,
@@ -244,10 +245,7 @@ def _set_encryption(machine: MachineObject, id: str) -> None:
     if id not in objects.children:
         raise QMPError(f"No such memory encryption object '{id}'")
     # No object here is of the type that it would have to be.
-    raise QMPError(
-        "Invalid parameter type for 'confidential-guest-support',"
-        " expected: confidential-guest-support"
-    )
+    raise bad_type("confidential-guest-support", "confidential-guest-support")
 
 
 def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:

@@ -135,7 +135,14 @@ _HARMLESS = (
 """Words of complaints that a recorded device had on its machine, and need not have on this one."""
 
 
-class OtherDevice(Device):
+class _Catalogued(Device):
+    """A device of the catalogue's, whatever it is on."""
+
+    def part_with(self, name: str) -> str:
+        return _owner(self.qom_type.name, inner_type(self.tree, self.qom_type.name), name)
+
+
+class OtherDevice(_Catalogued):
     """A device on another bus than PCI's, or on none.
 
     Attributes:
@@ -160,9 +167,6 @@ class OtherDevice(Device):
         comes = self._register.comes(self.qom_type.name)
         return comes and (self.bus is None or self.bus.hotplug)
 
-    def part_with(self, name: str) -> str:
-        return _owner(self.qom_type.name, inner_type(self.tree, self.qom_type.name), name)
-
     def check_bus(self) -> None:
         self._register.check_hotplug(self.qom_type.name, self.bus)
 
@@ -183,7 +187,7 @@ class OtherDevice(Device):
         self._register.forget(self, machine, path, tuple(events))
 
 
-class OtherPciDevice(GuestsPciDevice):
+class OtherPciDevice(_Catalogued, GuestsPciDevice):
     """A PCI device, or a virtio one behind it.
 
     Attributes:
@@ -201,9 +205,6 @@ class OtherPciDevice(GuestsPciDevice):
     def hotpluggable(self) -> bool:
         """Whether it can be removed while the machine runs."""
         return self._register.comes(self.qom_type.name) and super().hotpluggable
-
-    def part_with(self, name: str) -> str:
-        return _owner(self.qom_type.name, inner_type(self.tree, self.qom_type.name), name)
 
     def check_bus(self) -> None:
         self._register.check_hotplug(self.qom_type.name, self.bus)

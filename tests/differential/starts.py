@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,3 +58,15 @@ def start(
     return Start(
         done.returncode, _PROGRAM.sub("", done.stderr).splitlines(), answers[1 : len(questions) + 1]
     )
+
+
+def print_differences(found: Iterable[str | None]) -> None:
+    """Print what differs as it is found, None being nothing, and of how many."""
+    asked = differing = 0
+    with prefork.forked():
+        for each in found:
+            asked += 1
+            if each is not None:
+                differing += 1
+                print(each, flush=True)
+    print(f"{differing} of {asked} differ")

@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests import prefork
 from tests.differential.harness import Side
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
-from tests.differential.starts import start
+from tests.differential.starts import print_differences, start
 from tests.seeds import seed_of_run
 
 MACHINES = ("none", "q35", "pc", "isapc", "microvm", "x-remote")
@@ -110,15 +109,9 @@ def test_a_value_of_a_machine_that_is_made(directory: Path, machine: str) -> Non
 
 def main() -> None:
     """Take all ways of the machines that are named, or of all."""
-    asked = differing = 0
-    with prefork.forked(), tempfile.TemporaryDirectory() as directory:
-        for way in ways(sys.argv[1:] or MACHINES):
-            found = difference(*way, Path(directory))
-            asked += 1
-            if found is not None:
-                differing += 1
-                print(found, flush=True)
-    print(f"{differing} of {asked} differ")
+    with tempfile.TemporaryDirectory() as directory:
+        taken = ways(sys.argv[1:] or MACHINES)
+        print_differences(difference(*way, Path(directory)) for way in taken)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests import prefork
 from tests.differential.harness import exact, normalise
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
-from tests.differential.starts import Question, Start, start
+from tests.differential.starts import Question, Start, print_differences, start
 
 SEEDS = os.environ.get("MEMD_SEED", "1 2 3 4 5 6 8 9 10 11 12 13 14 15 16").split()
 
@@ -185,14 +184,7 @@ def test_random_lines() -> None:
 def main() -> None:
     """Take the lines that are asked for."""
     first, count = map(int, sys.argv[1:])
-    differing = 0
-    with prefork.forked():
-        for seed in range(first, first + count):
-            found = difference(seed)
-            if found is not None:
-                differing += 1
-                print(found, flush=True)
-    print(f"{differing} of {count} differ")
+    print_differences(difference(seed) for seed in range(first, first + count))
 
 
 if __name__ == "__main__":
