@@ -115,7 +115,7 @@ def _as_it_stands(daemon: Daemon, error: QMPError) -> list[str]:
 
     11.1 prints all but those about its id as those of other words, so they are raised.
     """
-    from memd.standin.drives import BadId
+    from memd.standin.block.drives import BadId
 
     if daemon.compat is not Compat.V10_0 and type(error) is not BadId:
         raise error

@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
     from memd.standin.audiodevs import Audiodevs
-    from memd.standin.blocks import Blocks, Drive, Node
+    from memd.standin.block.drives import Drives
+    from memd.standin.block.graph import Blocks, Drive, Node
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs
-    from memd.standin.drives import Drives
     from memd.standin.fsdevs import Fsdevs
     from memd.standin.netdevs import Netdevs, Nic
     from memd.standin.tpms import Tpms
@@ -524,7 +524,7 @@ class Devices:
     def _take_unit(self, floppy: AnyDevice) -> None:
         """Give a floppy its place at its controller; raises `QMPError` where it can't have it."""
         from memd.devices.parts import OWN_FLOPPIES
-        from memd.standin.drives import FLOPPIES
+        from memd.standin.block.drives import FLOPPIES
 
         bus = "" if floppy.bus is None else floppy.bus.name
         taken = {*self._drives.floppies} if bus == OWN_FLOPPIES else set()

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from memd.devices.machine import Machine
     from memd.qom import Property
     from memd.standin.audiodevs import Audiodevs
-    from memd.standin.blocks import Blocks
+    from memd.standin.block.block_jobs import Images
+    from memd.standin.block.drives import Drives
+    from memd.standin.block.exports import Exports
+    from memd.standin.block.graph import Blocks
+    from memd.standin.block.internal_snapshots import Snapshots
+    from memd.standin.block.reopening import Reopening
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
     from memd.standin.dirty_rate import DirtyRate
-    from memd.standin.drives import Drives
     from memd.standin.dump import Dump
-    from memd.standin.exports import Exports
     from memd.standin.fsdevs import Fsdevs
     from memd.standin.globals import Globals
-    from memd.standin.images import Images
     from memd.standin.listeners import Listeners
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
-    from memd.standin.reopening import Reopening
-    from memd.standin.snapshots import Snapshots
     from memd.standin.spice import Spice
     from memd.standin.tpms import Tpms
     from memd.standin.vnc import Vnc
@@ -111,7 +111,7 @@ class StandIn:
     @cached_property
     def blocks(self) -> Blocks:
         """The block nodes."""
-        from memd.standin.blocks import Blocks
+        from memd.standin.block.graph import Blocks
 
         blocks = Blocks(self._compat, self._tree, self._host.fdsets)
         blocks.say = self._say
@@ -121,7 +121,7 @@ class StandIn:
     @cached_property
     def drives(self) -> Drives:
         """The drives that block nodes are in."""
-        from memd.standin.drives import Drives
+        from memd.standin.block.drives import Drives
 
         has_ide = self._host.config.machine_values.get("sata", True)
         return Drives(self.blocks, self._tree, self._machine, has_ide=has_ide)
@@ -129,21 +129,21 @@ class StandIn:
     @cached_property
     def images(self) -> Images:
         """Images, snapshots and block jobs."""
-        from memd.standin.images import Images
+        from memd.standin.block.block_jobs import Images
 
         return Images(self.blocks, self._tree)
 
     @cached_property
     def reopening(self) -> Reopening:
         """Other options for block nodes."""
-        from memd.standin.reopening import Reopening
+        from memd.standin.block.reopening import Reopening
 
         return Reopening(self.blocks, self._tree.host.roots)
 
     @cached_property
     def snapshots(self) -> Snapshots:
         """Internal snapshots."""
-        from memd.standin.snapshots import Snapshots
+        from memd.standin.block.internal_snapshots import Snapshots
 
         jobs = self.images.jobs
         return Snapshots(self.blocks, jobs, self._compat, self._host, self.migration)
@@ -158,7 +158,7 @@ class StandIn:
     @cached_property
     def exports(self) -> Exports:
         """The exports of block nodes."""
-        from memd.standin.exports import Exports
+        from memd.standin.block.exports import Exports
 
         return Exports(self.blocks, self.listeners)
 

@@ -11,7 +11,7 @@ import shlex
 
 import pytest
 
-from memd.standin.qcow2 import empty_image
+from memd.standin.block.qcow2 import empty_image
 from tests.clients.libvirt import nothing_stays, run_libvirt
 from tests.clients.test_libvirt_life import Life
 

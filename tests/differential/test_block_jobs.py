@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from memd.standin.qcow2 import empty_image
+from memd.standin.block.qcow2 import empty_image
 from tests import NOT_THERE
 from tests.differential.harness import Pair, Side, exact, settle
 from tests.differential.server import PATIENCE

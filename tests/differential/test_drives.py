@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from memd.json_types import JSON
-from memd.standin.qcow2 import empty_image
+from memd.standin.block.qcow2 import empty_image
 from tests import NOT_THERE, prefork
 from tests.differential.harness import Pair, Side
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd

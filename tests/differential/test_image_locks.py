@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from memd.standin.qcow2 import empty_image
+from memd.standin.block.qcow2 import empty_image
 from tests import prefork
 from tests.differential.harness import settle
 from tests.differential.server import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from memd.standin.qcow2 import empty_image
+from memd.standin.block.qcow2 import empty_image
 from tests.differential.block_words import DEVICES, IMAGES, RAW, SIZE, Words
 from tests.differential.harness import Pair, Side, exact
 from tests.differential.server import Died

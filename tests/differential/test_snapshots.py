@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memd.standin.qcow2 import empty_image
+from memd.standin.block.qcow2 import empty_image
 from tests.differential.harness import Pair, Side, settle
 from tests.differential.standin import standin_pair
 

@@ -47,7 +47,7 @@ TOLD_IN = {
     "server/hub.py",
     "persist/object_log.py",
     "standin/dirty_rate.py",
-    "standin/snapshots.py",
+    "standin/block/internal_snapshots.py",
     "devices/parts.py",
 }
 """Where it is asked for: timestamps of events, records, messages and snapshots, the dates

@@ -17,10 +17,10 @@ from memd.errors import QMPError
 from memd.places import Places
 from memd.qom.tree import Tree
 from memd.session.descriptor import Descriptor
-from memd.standin.blocks import PROBED, Blocks, Node
-from memd.standin.drives import Drives
-from memd.standin.exports import Exports
-from memd.standin.images import Images
+from memd.standin.block.block_jobs import Images
+from memd.standin.block.drives import Drives
+from memd.standin.block.exports import Exports
+from memd.standin.block.graph import PROBED, Blocks, Node
 from memd.work import Command, Encoded, Job, Turn
 from tests.descriptors import open_descriptors
 from tests.stepping import Running

@@ -13,8 +13,8 @@ from memd.commands.descriptors import FdSets
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
-from memd.standin.blocks import PROBED, Blocks
-from memd.standin.images import Images
+from memd.standin.block.block_jobs import Images
+from memd.standin.block.graph import PROBED, Blocks
 from memd.work import Command
 from tests.stepping import Running
 

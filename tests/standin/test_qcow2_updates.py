@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError
-from memd.standin.qcow2 import Header, Snapshot, empty_image
-from memd.standin.qcow2_bitmaps import Kept, mark_in_use, read, remove, store
-from memd.standin.qcow2_clusters import resize
-from memd.standin.qcow2_snapshots import StateReader, StateWriter, create, delete, revert
+from memd.standin.block.qcow2 import Header, Snapshot, empty_image
+from memd.standin.block.qcow2_bitmaps import Kept, mark_in_use, read, remove, store
+from memd.standin.block.qcow2_clusters import resize
+from memd.standin.block.qcow2_snapshots import StateReader, StateWriter, create, delete, revert
 
 SIZE = 64 << 20
 need_qemu_img = pytest.mark.skipif(

@@ -13,8 +13,8 @@ from memd.commands.descriptors import FdSets
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
-from memd.standin.blocks import Blocks, Node
-from memd.standin.reopening import Reopening
+from memd.standin.block.graph import Blocks, Node
+from memd.standin.block.reopening import Reopening
 from memd.work import Command
 from tests.descriptors import open_descriptors
 from tests.stepping import Running

@@ -18,7 +18,7 @@ from memd.places import ITEM, KEPT_PER_USER, MEMBER
 from memd.qapi.schema import Schema
 from memd.qapi.validator import Validator
 from memd.qom import Tree
-from memd.standin.jobs import Task
+from memd.standin.block.jobs import Task
 from memd.standin.standin import StandIn
 from tests.descriptors import open_descriptors
 from tests.stepping import Running, as_user, close_all

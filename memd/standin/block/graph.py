@@ -25,7 +25,7 @@ from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import FDSETS, encode_path, open_path
 from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
-from memd.standin.image_locks import (
+from memd.standin.block.image_locks import (
     NAMES,
     NO_READ,
     NO_RESIZE,
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
     from memd.places import Share
     from memd.qom.tree import Tree
+    from memd.standin.block.dirty_bitmap import Bitmap
+    from memd.standin.block.qcow2 import Header
+    from memd.standin.block.qcow2_bitmaps import Entry
     from memd.standin.chardevs import Held, Sets
-    from memd.standin.dirty_bitmap import Bitmap
-    from memd.standin.qcow2 import Header
-    from memd.standin.qcow2_bitmaps import Entry
     from memd.standin.tunable import ThrottleGroup
 
 _DEEPEST = 256
@@ -865,7 +865,7 @@ class Blocks:
 
     async def _load(self, node: Node, *, again: bool) -> None:
         """Read the bitmaps of an image; raises `QMPError`, and there are none of them then."""
-        from memd.standin.qcow2_bitmaps import AUTO, IN_USE, read
+        from memd.standin.block.qcow2_bitmaps import AUTO, IN_USE, read
 
         fd, header = node.file_fd, node.header
         assert header is not None
@@ -880,7 +880,7 @@ class Blocks:
                 read_header(node)
             return read(fd)
 
-        from memd.standin.dirty_bitmap import Bitmap
+        from memd.standin.block.dirty_bitmap import Bitmap
 
         made: list[Bitmap] = []
         found = await Job(work, on=waits_for([node]), heavy=True)
@@ -1323,7 +1323,7 @@ class Blocks:
         finally:
             claim.end()
             await self.relock(refuse=False)
-        from memd.standin.dirty_bitmap import cut
+        from memd.standin.block.dirty_bitmap import cut
 
         for each, its in sizes.items():
             each.size = _sectors(its)
@@ -1368,7 +1368,7 @@ class Blocks:
 
         def work() -> None:
             if each.header is not None:
-                from memd.standin.qcow2_clusters import resize
+                from memd.standin.block.qcow2_clusters import resize
 
                 with changing(each, file.fd) as header:
                     resize(file.fd, header, size)
@@ -1446,7 +1446,7 @@ class _Storing:
     """
 
     def __init__(self, node: Node) -> None:
-        from memd.standin.qcow2_bitmaps import Kept
+        from memd.standin.block.qcow2_bitmaps import Kept
 
         self.node = node
         self._fd = node.file_fd
@@ -1470,7 +1470,7 @@ class _Storing:
 
     def run(self) -> None:
         """Do it; in a thread."""
-        from memd.standin.qcow2_bitmaps import store
+        from memd.standin.block.qcow2_bitmaps import store
 
         try:
             with changing(self.node, self._fd), refusing("Failed to write bitmap directory"):
@@ -1742,7 +1742,7 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
 
 
 def _probe(file: Node | None) -> str:
-    from memd.standin.qcow2 import MAGIC
+    from memd.standin.block.qcow2 import MAGIC
 
     with refusing("Could not read image for determining its format"):
         is_qcow2 = file is not None and os.pread(file.fd, len(MAGIC), 0) == MAGIC
@@ -1856,7 +1856,7 @@ def changing(node: Node, fd: int) -> Iterator[Header]:
 
 def mark(node: Node, fd: int) -> None:
     """Have an image say that its bitmaps may be others now; in a thread."""
-    from memd.standin.qcow2_bitmaps import mark_in_use
+    from memd.standin.block.qcow2_bitmaps import mark_in_use
 
     with changing(node, fd):
         node.stored = mark_in_use(fd)
@@ -1875,7 +1875,7 @@ def read_header(node: Node) -> None:
 
 
 def _take_header(node: Node, fd: int) -> Header:
-    from memd.standin.qcow2 import Header
+    from memd.standin.block.qcow2 import Header
 
     with refusing("Could not read qcow2 header"):
         header = node.header = Header(fd)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON, JSONObject
-from memd.standin.bitmaps import Bitmaps, bitmap_of
-from memd.standin.blocks import Blocks, Claim, Node
-from memd.standin.dirty_bitmap import Bitmap
-from memd.standin.image_locks import NO_RESIZE, READ, WRITE
+from memd.standin.block.bitmaps import Bitmaps, bitmap_of
+from memd.standin.block.dirty_bitmap import Bitmap
+from memd.standin.block.graph import Blocks, Claim, Node
+from memd.standin.block.image_locks import NO_RESIZE, READ, WRITE
 from memd.standin.tunable import IOThread
 from memd.work import Event, Events
 

@@ -20,8 +20,9 @@ from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
 from memd.hostmem.paths import encode_path, target
 from memd.json_types import JSONObject
-from memd.standin.bitmaps import Bitmaps, bitmap_of, default_granularity
-from memd.standin.blocks import (
+from memd.standin.block.bitmaps import Bitmaps, bitmap_of, default_granularity
+from memd.standin.block.dirty_bitmap import Bitmap, regrained
+from memd.standin.block.graph import (
     DRIVERS,
     Blocks,
     Claim,
@@ -32,8 +33,7 @@ from memd.standin.blocks import (
     measure,
     waits_for,
 )
-from memd.standin.dirty_bitmap import Bitmap, regrained
-from memd.standin.image_locks import (
+from memd.standin.block.image_locks import (
     NO_READ,
     NO_RESIZE,
     NO_WRITE,
@@ -42,9 +42,9 @@ from memd.standin.image_locks import (
     WRITE,
     change_locks,
 )
-from memd.standin.job_nodes import JobNodes
-from memd.standin.jobs import Jobs, Task, begun, given_up
-from memd.standin.qcow2 import empty_image
+from memd.standin.block.job_nodes import JobNodes
+from memd.standin.block.jobs import Jobs, Task, begun, given_up
+from memd.standin.block.qcow2 import empty_image
 from memd.work import MEMORY, Event, Events, Job, in_turns
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class Images:
             done.made.append(to)
             await self._claim_backup(data, to, done)
         elif kind == "blockdev-snapshot-internal-sync":
-            from memd.standin.snapshots import NodeSnapshots
+            from memd.standin.block.internal_snapshots import NodeSnapshots
 
             snapshots = NodeSnapshots(self._blocks)
             await snapshots.make_of_node(data)

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, TypeVar
 from memd.compat import Compat
 from memd.errors import QMPError, prefixed
 from memd.sizes import short_size
-from memd.standin.blocks import changing, held, waits_for
-from memd.standin.jobs import Task
-from memd.standin.qcow2 import EXTERNAL_DATA, Snapshot
-from memd.standin.qcow2_snapshots import StateReader, StateWriter, create, delete, revert
+from memd.standin.block.graph import changing, held, waits_for
+from memd.standin.block.jobs import Task
+from memd.standin.block.qcow2 import EXTERNAL_DATA, Snapshot
+from memd.standin.block.qcow2_snapshots import StateReader, StateWriter, create, delete, revert
 from memd.standin.stream import NotLoaded
 from memd.work import Event, Events, Job
 
 if TYPE_CHECKING:
     from memd.json_types import JSON, JSONObject
-    from memd.standin.blocks import Blocks, Node
-    from memd.standin.jobs import Jobs
+    from memd.standin.block.graph import Blocks, Node
+    from memd.standin.block.jobs import Jobs
+    from memd.standin.block.qcow2 import Header
     from memd.standin.migration import Host, Load, Migration, Save
-    from memd.standin.qcow2 import Header
 
 Emit = Callable[[Event], None]
 T = TypeVar("T")

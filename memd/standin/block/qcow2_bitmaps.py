@@ -15,9 +15,9 @@ from memd.errors import QMPError, refusing
 from memd.hostmem.libc import write_at
 from memd.hostmem.spec import round_up
 from memd.json_types import JSON, JSONObject
-from memd.standin.dirty_bitmap import cut
-from memd.standin.qcow2 import Directory, Header
-from memd.standin.qcow2_clusters import OFFSET, Update, table, words
+from memd.standin.block.dirty_bitmap import cut
+from memd.standin.block.qcow2 import Directory, Header
+from memd.standin.block.qcow2_clusters import OFFSET, Update, table, words
 
 _ENTRY = struct.Struct(">QIIBBHI")
 """Of the directory: the offset of the bitmap's table, its entries, flags, type, granularity,

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, prefixed
-from memd.standin.blocks import Claim, JobName
+from memd.standin.block.graph import Claim, JobName
 
 if TYPE_CHECKING:
-    from memd.standin.blocks import Blocks, Node
-    from memd.standin.image_locks import Locks
+    from memd.standin.block.graph import Blocks, Node
+    from memd.standin.block.image_locks import Locks
 
 
 class JobNodes:

@@ -19,7 +19,7 @@ from sys import byteorder
 from memd.errors import QMPError
 from memd.hostmem import cgroup
 from memd.hostmem.libc import write_at
-from memd.standin.qcow2 import LONGEST_REFERENCES, Header
+from memd.standin.block.qcow2 import LONGEST_REFERENCES, Header
 
 OFFSET = 0x00FFFFFFFFFFFE00
 """The bits of an entry of a table that are an offset."""

@@ -20,8 +20,8 @@ from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_
 from memd.hostmem.file_systems import of_paths
 from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import low_half, option_number
-from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
-from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
+from memd.standin.block.graph import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
+from memd.standin.block.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.wire.rows import encode_rows
 from memd.work import Encoded, Event, Events, Job, in_turns
 
@@ -249,7 +249,7 @@ class Drives:
 
     async def _temporary(self, wanted: JSONObject, typed: Typed) -> Node:
         """An overlay of what is wanted, whose file has no name once it is open; see `add`."""
-        from memd.standin.images import make_file
+        from memd.standin.block.block_jobs import make_file
 
         overlay = {
             "driver": "qcow2",
@@ -260,7 +260,7 @@ class Drives:
         }
         below = _checked({**wanted, "read-only": "on"}, typed)
         base = await self._blocks.add(below, owned=False)
-        from memd.standin.qcow2 import empty_image
+        from memd.standin.block.qcow2 import empty_image
 
         path = f"{os.environ.get('TMPDIR', '/var/tmp')}/vl.{os.urandom(16).hex()}"
         on, roots = of_paths([path]), self._tree.host.roots

@@ -12,7 +12,7 @@ from memd.errors import QMPError, refusing
 from memd.hostmem.paths import FDSETS
 from memd.json_types import JSONObject
 from memd.qapi.hash_order import object_order
-from memd.standin.blocks import (
+from memd.standin.block.graph import (
     REMOTE,
     Blocks,
     Node,
@@ -23,7 +23,7 @@ from memd.standin.blocks import (
     part_of,
     waits_for,
 )
-from memd.standin.image_locks import WRITE
+from memd.standin.block.image_locks import WRITE
 from memd.work import Job
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from memd.work import Command, Event, Events
 
 if TYPE_CHECKING:
     from memd.places import Share
-    from memd.standin.blocks import Blocks
-    from memd.standin.dirty_bitmap import Bitmap
-    from memd.standin.job_nodes import JobNodes
+    from memd.standin.block.dirty_bitmap import Bitmap
+    from memd.standin.block.graph import Blocks
+    from memd.standin.block.job_nodes import JobNodes
 
 _LONGEST_ERROR = 1024
 """Characters of why a job has failed."""

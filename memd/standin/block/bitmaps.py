@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from memd.compat import Compat
 from memd.errors import QMPError, refusing
 from memd.json_types import JSONObject
-from memd.standin.blocks import Blocks, changing, held, waits_for
-from memd.standin.dirty_bitmap import Bitmap, cut, regrained
+from memd.standin.block.dirty_bitmap import Bitmap, cut, regrained
+from memd.standin.block.graph import Blocks, changing, held, waits_for
 from memd.work import MEMORY, Job
 
 if TYPE_CHECKING:
-    from memd.standin.blocks import Node
+    from memd.standin.block.graph import Node
 
 _LONGEST_NAME = 1023
 """Bytes of a bitmap's name."""
@@ -111,7 +111,7 @@ class Bitmaps:
 
     async def _remove_stored(self, node: Node, bitmap: Bitmap) -> None:
         """Remove a bitmap from its image; raises `QMPError`."""
-        from memd.standin.qcow2_bitmaps import remove
+        from memd.standin.block.qcow2_bitmaps import remove
 
         fd = node.file_fd
 
@@ -231,7 +231,7 @@ def _check_storable(node: Node, name: str, granularity: int) -> None:
         raise QMPError(f"{what}: Operation not supported")
     if name in node.bitmaps:
         raise QMPError(f"Bitmap already exists: {name}")
-    from memd.standin.qcow2_bitmaps import LONGEST, MOST, MOST_ENTRIES, entries_needed
+    from memd.standin.block.qcow2_bitmaps import LONGEST, MOST, MOST_ENTRIES, entries_needed
 
     stored = [each for each in node.bitmaps.values() if each.persistent]
     entries = entries_needed(node.size, granularity, header.cluster)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from memd.errors import QMPError
 from memd.hostmem.libc import write_at
-from memd.standin.qcow2 import (
+from memd.standin.block.qcow2 import (
     DIRTY,
     EXTENDED_L2,
     EXTERNAL_DATA,
@@ -22,7 +22,7 @@ from memd.standin.qcow2 import (
     Header,
     Snapshot,
 )
-from memd.standin.qcow2_clusters import OFFSET, Update, table, words
+from memd.standin.block.qcow2_clusters import OFFSET, Update, table, words
 
 _COPIED = 1 << 63
 """The flag of an entry of a table whose cluster nothing else refers to."""
