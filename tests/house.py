@@ -22,6 +22,7 @@ RANKS = {
     "memd.compat": 0,
     "memd.json_types": 0,
     "memd.config": 0,
+    "memd.fd_passing": 0,
     "memd.option_text": 0,
     "memd.places": 0,
     "memd.sizes": 0,

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import array
 import os
 import socket
 from typing import Any
+
+from memd.fd_passing import receive_with_fds
 
 READ_SIZE = 256 << 10
 """Bytes asked of the kernel at once."""
 
 LOST = -1
 """Stands for a descriptor that was sent and could not be taken."""
-
-_MAX_FDS = 253
-"""Descriptors that come with one message at most (the kernel's SCM_MAX_FD)."""
-
-_ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 
 Address = str | bytes | os.PathLike[str] | tuple[str, int]
 """The path of a UNIX socket, or a host and port; only the former carries descriptors."""
@@ -75,15 +71,11 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
         ConnectionError: the server has closed the connection.
         OSError: whatever recvmsg(2) says.
     """
-    data, ancillary, flags, _address = sock.recvmsg(READ_SIZE, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    data, fds, flags = receive_with_fds(sock, READ_SIZE)
     if flags & socket.MSG_CTRUNC:
         for fd in fds:
             os.close(fd)
         return data, [LOST]
     if not data:
         raise ConnectionError("the server has closed the connection")
-    return data, list(fds)
+    return data, fds

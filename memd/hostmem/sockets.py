@@ -5,7 +5,6 @@ Refusals are worded as in QEMU 10.0.2.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import fcntl
@@ -21,16 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, refusing
+from memd.fd_passing import receive_with_fds
 from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Entry, Made, Roots
-
-MOST_FDS = 253
-"""Descriptors that come with one message at most (unix(7), SCM_RIGHTS). Those that there is no
-room for the kernel closes at once, which may wait: all are received."""
-
-_ANCILLARY_SIZE = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
 
 _MOST_UNCLOSED = 32
 """Descriptors that were sent where none are taken and that are not closed yet, from which on no
@@ -165,23 +159,6 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def receive_with_fds(sock: socket.socket, most: int) -> tuple[bytes, list[int]]:
-    """So many bytes at most from a UNIX socket, and the descriptors that came along.
-
-    Raises:
-        BlockingIOError: nothing is there yet.
-        OSError: the connection is broken.
-    """
-    data, ancillary, _flags, _address = sock.recvmsg(most, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
-    if not ancillary:
-        return data, []
-    fds = array.array("i")
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    return data, list(fds)
-
-
 def brings_fds(sock: socket.socket, most: int) -> bool:
     """Whether descriptors would come along with the next so many bytes of a UNIX socket."""
     try:
@@ -216,7 +193,7 @@ def receive(sock: socket.socket, most: int) -> bytes:
     fds: list[int] = []
     too_many = len(_unclosed) >= _MOST_UNCLOSED and brings_fds(sock, most)
     if not too_many:
-        data, fds = receive_with_fds(sock, most)
+        data, fds, _flags = receive_with_fds(sock, most)
         if not fds:
             return data
     # Brings in ctypes, which a start need not pay for.

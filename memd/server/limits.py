@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from memd.hostmem.sockets import MOST_FDS
+from memd.fd_passing import MOST_FDS
 from memd.places import SHARE, Places, operators
 from memd.server.scheduler import FairScheduler
 

@@ -16,13 +16,13 @@ import termios
 from collections.abc import Callable
 from typing import Protocol
 
+from memd.fd_passing import receive_with_fds
 from memd.hostmem.sockets import (
     brings_fds,
     close_socket,
     ends_of,
     has_hung_up,
     keep_urgent,
-    receive_with_fds,
 )
 
 READ_SIZE = 64 * 1024
@@ -105,7 +105,8 @@ class SocketStream(Stream):
     def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
         if not self.passes_fds:
             return self._socket.recv(most), []
-        return receive_with_fds(self._socket, most)
+        data, fds, _flags = receive_with_fds(self._socket, most)
+        return data, fds
 
     def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
         if fds and self.passes_fds:

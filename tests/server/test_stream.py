@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from memd.hostmem.sockets import MOST_FDS
+from memd.fd_passing import MOST_FDS
 from memd.server.stream import SocketStream, is_pollable
 from tests.descriptors import open_descriptors
 
