@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from memd.devices.bus import PciBus
 from memd.devices.dimm import Nvdimm, PcDimm
-from memd.devices.machine import Device, Machine, MemoryDevice
+from memd.devices.machine import Device, Machine, MemoryDevice, not_hotplugged
 from memd.devices.placeholders import PLACEHOLDERS, Placeholder
 from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
@@ -95,7 +95,7 @@ def _find_bus(machine: Machine, driver: str, name: JSON) -> PciBus | None:
         if bus is not None:
             bus.check_hotplug()
         elif not machine.config.takes_dimms:
-            raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
+            raise not_hotplugged(driver)
     return bus
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from memd.devices.guest import Guest
     from memd.devices.throttle import Later, Throttle
     from memd.places import Share
+    from memd.qom.builtin_objects import Bus
 
 
 class Device(QObject):
@@ -61,7 +62,7 @@ class Device(QObject):
             self.counted.end()
 
     @property
-    def bus(self) -> QObject | None:
+    def bus(self) -> Bus | None:
         """The bus that it is on, if any."""
         return None
 
@@ -76,6 +77,8 @@ class Device(QObject):
 
     def check_bus(self) -> None:
         """Raise `QMPError` where nothing can be removed from the bus that it is on."""
+        if self.bus is not None:
+            self.bus.check_hotplug()
 
     def removal(self, machine: Machine) -> None:
         """Ask the guest to release it.
@@ -158,8 +161,10 @@ class SystemDevice(Device):
         """It stays."""
         return False
 
-    def check_bus(self) -> None:
-        self.bus.check_hotplug()
+
+def not_hotplugged(kind: str) -> QMPError:
+    """The error for a device on no bus, of a type that can't come and go on the machine."""
+    return QMPError(f"Device '{kind}' can not be hotplugged on this machine")
 
 
 class Asked(NamedTuple):
@@ -386,7 +391,7 @@ class Machine:
             raise QMPError(f"Device {id} is already in the process of unplug")
         device.check_bus()
         if device.bus is None and not self.config.takes_dimms:
-            raise QMPError(f"Device '{device.qom_type.name}' can not be hotplugged on this machine")
+            raise not_hotplugged(device.qom_type.name)
         if self.migrating:
             raise QMPError("device_del not allowed while migrating")
         device.removal(self)

@@ -65,9 +65,6 @@ class Part(Device):
         """It stays."""
         return False
 
-    def check_bus(self) -> None:
-        self.bus.check_hotplug()
-
 
 class PciPart(PciDevice):
     """A part on the machine's own PCI bus.

@@ -76,9 +76,6 @@ class PciDevice(Device):
         """Chassis and slot of a port."""
         return self.values.get("chassis", 0), self.values.get("slot", 0)
 
-    def check_bus(self) -> None:
-        self.bus.check_hotplug()
-
     def take_place(self, machine: Machine) -> None:
         """Have a place on its bus; raises `QMPError` where it is not available."""
         self.place = self.bus.place(

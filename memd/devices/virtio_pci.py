@@ -24,9 +24,9 @@ from memd.devices.pci import (
     interrupt_regions,
     vectors,
 )
-from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qom import MemoryRegion, ObjectType, QObject, Tree
+from memd.qom import MemoryRegion, ObjectType, Tree
+from memd.qom.builtin_objects import Bus
 from memd.qom.object import Property
 from memd.work import Command, Events
 
@@ -65,7 +65,7 @@ class VirtioMemory(Device, ABC):
         return int(self.values.get("memaddr", ANYWHERE))
 
     @property
-    def bus(self) -> QObject | None:
+    def bus(self) -> Bus | None:
         """The bus between the two halves."""
         return self.front.virtio_bus
 
@@ -73,9 +73,6 @@ class VirtioMemory(Device, ABC):
     def hotpluggable(self) -> bool:
         """It comes and goes with its other half."""
         return False
-
-    def check_bus(self) -> None:
-        raise QMPError("Bus 'virtio-bus' does not support hotplugging")
 
     @property
     def plugged_size(self) -> int:
@@ -114,7 +111,7 @@ class VirtioPci(PciDevice, MemoryDevice):
         virtio_bus: what is between them; None until they are real.
     """
 
-    virtio_bus: QObject | None = None
+    virtio_bus: Bus | None = None
 
     def __init__(
         self,
@@ -175,7 +172,7 @@ class VirtioPci(PciDevice, MemoryDevice):
         return realizing
 
     def _be_real(self) -> None:
-        virtio_bus = QObject(self.tree.types()["virtio-pci-bus"], self.tree)
+        virtio_bus = Bus(self.tree.types()["virtio-pci-bus"], self.tree, hotplug=False)
         self.add_child("virtio-bus", virtio_bus)
         self.virtio_bus = virtio_bus
         self._add_regions(_REGIONS)

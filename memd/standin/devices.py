@@ -17,7 +17,7 @@ from memd.devices.adding import id_of, put
 from memd.devices.bus import PciBus
 from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
-from memd.devices.machine import Device
+from memd.devices.machine import Device, not_hotplugged
 from memd.devices.machine_object import CPU
 from memd.devices.parts import PCI_HALF, PciPart, parts_of
 from memd.devices.pci import PORT, GuestsPciDevice, PciDevice, open_bus
@@ -138,6 +138,11 @@ _HARMLESS = (
 class _Catalogued(Device):
     """A device of the catalogue's, whatever it is on."""
 
+    _register: Devices
+
+    def check_bus(self) -> None:
+        self._register.check_hotplug(self.qom_type.name, self.bus)
+
     def part_with(self, name: str) -> str:
         return _owner(self.qom_type.name, inner_type(self.tree, self.qom_type.name), name)
 
@@ -166,9 +171,6 @@ class OtherDevice(_Catalogued):
         """Whether it can be removed while the machine runs."""
         comes = self._register.comes(self.qom_type.name)
         return comes and (self.bus is None or self.bus.hotplug)
-
-    def check_bus(self) -> None:
-        self._register.check_hotplug(self.qom_type.name, self.bus)
 
     def removal(self, machine: Any) -> None:
         """It goes as soon as that is answered: no guest is asked."""
@@ -205,9 +207,6 @@ class OtherPciDevice(_Catalogued, GuestsPciDevice):
     def hotpluggable(self) -> bool:
         """Whether it can be removed while the machine runs."""
         return self._register.comes(self.qom_type.name) and super().hotpluggable
-
-    def check_bus(self) -> None:
-        self._register.check_hotplug(self.qom_type.name, self.bus)
 
     def leave(self, machine: Any) -> None:
         self._register.clear_buses(self, machine)
@@ -289,7 +288,7 @@ class Devices:
         if not self.comes(driver):
             raise QMPError(f"Device '{driver}' does not support hotplugging")
         if bus is None:
-            raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
+            raise not_hotplugged(driver)
         bus.check_hotplug()
 
     async def add(self, machine: Machine, args: JSONObject) -> None:
