@@ -315,14 +315,7 @@ class _NewFile:
         return fd
 
     def _link(self, name: bytes) -> None:
-        # Only with a directory does Python follow the link that leads to the descriptor.
-        os.link(
-            f"/proc/self/fd/{self.fd}",
-            name,
-            src_dir_fd=self._directory,
-            dst_dir_fd=self._directory,
-            follow_symlinks=True,
-        )
+        link_descriptor(self.fd, self._directory, name)
 
     def _at_temporary_name(self, make: Callable[[bytes], _T]) -> tuple[_T, bytes]:
         """Have something made at a name that is free, and as long whatever the file's own is."""
@@ -336,6 +329,13 @@ class _NewFile:
                     if not _remove_abandoned(self._directory, name):
                         break
         raise libc.os_error(errno.EEXIST)
+
+
+def link_descriptor(fd: int, directory: int, name: str | bytes) -> None:
+    """Give an open file a name in a directory; raises `OSError`."""
+    # Only with a directory does Python follow the link that leads to the descriptor.
+    source = f"/proc/self/fd/{fd}"
+    os.link(source, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=True)
 
 
 def _lock(fd: int) -> bool:

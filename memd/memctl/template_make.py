@@ -113,8 +113,7 @@ class _Draft:
         self._path = path
         self._parent = os.path.dirname(path)
         self._directory = ""
-        self._made: tuple[int, int] | None = None
-        self._kept = False
+        self._made: os.stat_result | None = None
         self.fd = -1
 
     def place(self) -> str:
@@ -142,7 +141,6 @@ class _Draft:
 
                 if failed.errno not in NO_UNNAMED_FILES:
                     raise
-                os.stat(self._parent)
                 self.fd = os.open(self.place(), flags | os.O_CREAT | os.O_EXCL, 0o600)
 
     def open(self) -> None:
@@ -153,15 +151,13 @@ class _Draft:
 
     def appear(self) -> None:
         """Give it its name; raises `Trouble` where something of that name is."""
-        there = os.fstat(self.fd)
-        self._made = there.st_dev, there.st_ino
-        source = self._inside() if there.st_nlink else f"/proc/self/fd/{self.fd}"
+        from memd.hostmem.save import link_descriptor
+
+        self._made = os.fstat(self.fd)
         parent = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        follow = not there.st_nlink
         with self._making():
             try:
-                # Only with a directory does Python follow the link that leads to the descriptor.
-                os.link(source, self._path, src_dir_fd=parent, follow_symlinks=follow)
+                link_descriptor(self.fd, parent, os.path.basename(self._path))
                 os.fsync(parent)
             except FileExistsError:
                 self._made = None
@@ -171,16 +167,15 @@ class _Draft:
 
     def keep(self) -> None:
         """Let it stay."""
-        self._kept = True
+        self._made = None
 
     def __enter__(self) -> _Draft:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._made is not None and not self._kept:
+        if self._made is not None:
             with suppress(OSError):
-                there = os.stat(self._path, follow_symlinks=False)
-                if (there.st_dev, there.st_ino) == self._made:
+                if os.path.samestat(self._made, os.lstat(self._path)):
                     os.unlink(self._path)
         if self.fd >= 0:
             # FUSE and NFS keep an open file, by another name, in its directory.
