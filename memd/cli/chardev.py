@@ -169,21 +169,19 @@ def make_chardev(
     mux = opts.switch("mux") or False
     if backend != "socket":
         return Chardev(id, backend, mux=mux, where=where)
+    made = make_socket(opts, id, compat, objects)
+    _check_unsupported(opts, made.kind)
+    return made._replace(mux=mux, where=where)
+
+
+def make_socket(
+    opts: Opts, id: str, compat: Compat, objects: Sequence[Mapping[str, Any]] = ()
+) -> Chardev:
+    """The socket that options describe, whatever is spoken on it; see `make_chardev`."""
     kind = _kind(opts)
     server = opts.switch("server") or False
     tls_creds = _credentials(opts, kind, server, objects)
-    reconnect = "reconnect" if compat is Compat.V10_0 else "reconnect-ms"
-    if kind == "fd" and opts.has(reconnect):
-        raise QMPError(f"'{reconnect}' option is incompatible with 'fd' address type")
-    if opts.has("tls-authz"):
-        if tls_creds is None:
-            raise QMPError("'tls_authz' option requires 'tls_creds' option")
-        raise QMPError("'tls-authz' is not supported")
-    if not server:
-        _check_client(opts)
-    elif opts.has(reconnect):
-        raise QMPError(f"'{reconnect}' option is incompatible with socket in server listen mode")
-    _check_unsupported(opts, kind)
+    _check_combinations(opts, kind, server, compat)
     seconds = opts.number("reconnect") or 0
     return Chardev(
         id,
@@ -197,8 +195,6 @@ def make_chardev(
         wait=server and opts.switch("wait") is not False,
         reconnect=0 if server else max(0, opts.number("reconnect-ms") or seconds * 1000),
         tls_creds=tls_creds,
-        mux=mux,
-        where=where,
     )
 
 
@@ -242,6 +238,19 @@ def _credentials(
     return id
 
 
+def _check_combinations(opts: Opts, kind: str, server: bool, compat: Compat) -> None:
+    """Raise `QMPError` where options contradict each other; in QEMU's order."""
+    reconnect = "reconnect" if compat is Compat.V10_0 else "reconnect-ms"
+    if kind == "fd" and opts.has(reconnect):
+        raise QMPError(f"'{reconnect}' option is incompatible with 'fd' address type")
+    if opts.has("tls-authz") and not opts.has("tls-creds"):
+        raise QMPError("'tls_authz' option requires 'tls_creds' option")
+    if not server:
+        _check_client(opts)
+    elif opts.has(reconnect):
+        raise QMPError(f"'{reconnect}' option is incompatible with socket in server listen mode")
+
+
 def _check_client(opts: Opts) -> None:
     if opts.switch("websocket"):
         raise QMPError("Websocket client is not implemented")
@@ -255,8 +264,9 @@ def _check_unsupported(opts: Opts, kind: str) -> None:
     for key in (*PROTOCOLS, "abstract"):
         if opts.switch(key):
             raise QMPError(f"'{key}' is not supported")
-    if kind == "tcp" and opts.has("to"):
-        raise QMPError("'to' is not supported")
+    for key in ("to", "tls-authz"):
+        if kind == "tcp" and opts.has(key):
+            raise QMPError(f"'{key}' is not supported")
 
 
 def _family(opts: Opts) -> str:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from memd.cli.chardev import BACKENDS, PROTOCOLS, chardev_list, make_chardev, parse_device, with_mux
+from memd.cli.chardev import BACKENDS, PROTOCOLS, chardev_list, make_socket, parse_device, with_mux
 from memd.cli.keyval import HELP, parse_either
 from memd.cli.objects import OBJECT
 from memd.cli.opts import Opts, OptsList
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered
-from memd.config import DeviceOption, StartCommand
+from memd.config import Config, DeviceOption, StartCommand
 from memd.errors import QMPError, is_identifier
 from memd.hostmem.deadline import at_start
 from memd.json_types import JSONObject
@@ -324,10 +324,6 @@ def take_chardev(line: QemuCommandLine, given: Given) -> None:
         return
     if opts.id is None:
         raise QMPError("chardev: no id specified")
-    if kind == "socket":
-        # Says what is wrong with the rest of it, and of a client's websocket.
-        spoken = PROTOCOLS if opts.switch("server") else ("telnet", "tn3270")
-        make_chardev(_without(opts, *spoken), opts.id, compat)
     _add(line, opts.id, opts, given)
 
 
@@ -409,7 +405,9 @@ def _add_named(line: QemuCommandLine, given: Given, id: str, failed: str) -> Non
 
 
 def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given, failed: str = "") -> None:
-    for name, backend in with_mux(id, _backend(opts), opts.switch("mux") or False):
+    with located(given.where, failed):
+        made = _backend(opts, line.config)
+    for name, backend in with_mux(id, made, opts.switch("mux") or False):
         options = {"id": name, "backend": backend}
         line.register(given, "chardev-add", options, failed=failed)
 
@@ -423,8 +421,23 @@ def _inet(opts: Opts, host: str, port: str) -> JSONObject:
     }
 
 
-def _backend(opts: Opts) -> JSONObject:
-    """QAPI's `ChardevBackend` of options."""
+def _socket(opts: Opts, config: Config) -> JSONObject:
+    """QAPI's `ChardevSocket` of options; raises `QMPError`."""
+    made = make_socket(opts, "", config.compat, config.objects)
+    if made.tls_creds is not None:
+        raise QMPError("'tls-creds' is not supported")
+    addr = (
+        {"type": "unix", "data": {"path": made.path, "abstract": False, "tight": True}}
+        if made.kind == "unix"
+        else _inet(opts, "host", "port")
+    )
+    wait = {"wait": False} if made.server else {}
+    spoken = {each: True for each in PROTOCOLS if opts.switch(each)}
+    return {"server": made.server, **spoken, **wait, "addr": addr}
+
+
+def _backend(opts: Opts, config: Config) -> JSONObject:
+    """QAPI's `ChardevBackend` of options; raises `QMPError`."""
     given = opts.get("backend") or ""
     kind = _ALIASES.get(given, given)
     data = _log(opts)
@@ -450,15 +463,7 @@ def _backend(opts: Opts) -> JSONObject:
             raise QMPError(f"chardev: spice {what}: no name given")
         data[member] = name
     elif kind == "socket":
-        data["server"] = opts.switch("server") or False
-        data |= {each: True for each in PROTOCOLS if opts.switch(each)}
-        if data["server"]:
-            data["wait"] = False
-        data["addr"] = (
-            {"type": "unix", "data": {"path": path, "abstract": False, "tight": True}}
-            if path is not None
-            else _inet(opts, "host", "port")
-        )
+        data |= _socket(opts, config)
     elif kind == "udp":
         if not opts.get("port"):
             raise QMPError("chardev: udp: remote port not specified")

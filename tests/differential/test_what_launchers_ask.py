@@ -195,6 +195,9 @@ def test_who_takes_keys_and_clicks(directory: Path, line: str) -> None:
         *("-chardev socket,id=a,host=x,telnet=on", "-serial chardev:x", "-parallel file:/none/x"),
         *("-device intel-iommu,eim=on,intremap=off", "-device intel-iommu,aw-bits=57"),
         *("-debugcon tcp:127.0.0.1:1", "-gdb tcp:127.0.0.1:x"),
+        *("-serial tcp:127.0.0.1:1,wait=on", "-serial telnet:127.0.0.1:1,delay=on,nodelay=on"),
+        "-debugcon unix:/none/x,server=on,wait=off,reconnect=1",
+        "-serial tcp:127.0.0.1:0,server=on,wait=off,tls-creds=x",
     ],
 )
 def test_what_is_said(line: str) -> None:
