@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from memd.json_types import JSON, JSONObject
 from memd.qapi.source import Expr
 
+_BUILTINS = {"string": "str", "value": "any", "boolean": "bool"}
+"""The builtin types whose values are called otherwise in JSON."""
+
 
 def expressions(
     entries: list[JSONObject],
@@ -29,78 +32,103 @@ def expressions(
         unchecked: the commands that read their arguments themselves.
         preconfig: the commands that can be run before x-exit-preconfig.
     """
-    by_name = {entry["name"]: entry for entry in entries if entry["meta-type"] != "command"}
-    empty = {
-        name
-        for name, entry in by_name.items()
-        if entry["meta-type"] == "object" and not entry["members"]
-    }
+    told = _Schema(entries, widths, alternates, unchecked, preconfig)
+    return [*filter(None, map(told.define, entries))]
 
-    def ref(name: str, owner: str, member: str) -> JSON:
-        if name.startswith("["):
-            return [ref(by_name[name]["element-type"], owner, member)]
-        if name == "int":
-            width = widths.get(f"{owner}.{member}", "int")
-            # They complain alike; most are sizes, which are written with a unit as text.
-            return "size" if width == "uint64" else width
-        kind = by_name[name]
-        if kind["meta-type"] == "builtin":
-            return {"string": "str", "value": "any", "boolean": "bool"}.get(
-                kind["json-type"], kind["json-type"]
-            )
-        return alternates.get(name, name)
 
-    def members(entry: JSONObject) -> Expr:
+class _Schema:
+    """What a QEMU tells of its schema; the arguments are those of `expressions`."""
+
+    def __init__(
+        self,
+        entries: list[JSONObject],
+        widths: Mapping[str, str],
+        alternates: Mapping[str, str],
+        unchecked: list[str],
+        preconfig: list[str],
+    ) -> None:
+        self._widths = widths
+        self._alternates = alternates
+        self._unchecked = unchecked
+        self._preconfig = preconfig
+        self._types = {entry["name"]: entry for entry in entries if entry["meta-type"] != "command"}
+        self._empty = {
+            name
+            for name, entry in self._types.items()
+            if entry["meta-type"] == "object" and not entry["members"]
+        }
+
+    def define(self, entry: JSONObject) -> Expr | None:
+        """The definition that an entry comes from; None for a type that needs none."""
+        makers = {
+            "command": self._command,
+            "event": self._event,
+            "enum": self._enum,
+            "alternate": self._alternate,
+            "object": self._object,
+        }
+        make = makers.get(entry["meta-type"])
+        if make is None:
+            return None
+        expr = make(entry)
+        if entry.get("features"):
+            expr["features"] = entry["features"]
+        return expr
+
+    def _command(self, entry: JSONObject) -> Expr:
+        name = entry["name"]
+        found: Expr = {"command": name, **self._data(entry)}
+        if entry["ret-type"] not in self._empty:
+            found["returns"] = self._type(entry["ret-type"], name)
+        if entry.get("allow-oob"):
+            found["allow-oob"] = True
+        if name in self._preconfig:
+            found["allow-preconfig"] = True
+        if name in self._unchecked:
+            found["gen"] = False
+        return found
+
+    def _event(self, entry: JSONObject) -> Expr:
+        return {"event": entry["name"], **self._data(entry)}
+
+    def _data(self, entry: JSONObject) -> Expr:
+        return {} if entry["arg-type"] in self._empty else {"data": entry["arg-type"]}
+
+    def _enum(self, entry: JSONObject) -> Expr:
+        values = [each["name"] if len(each) == 1 else each for each in entry["members"]]
+        return {"enum": entry["name"], "data": values}
+
+    def _alternate(self, entry: JSONObject) -> Expr:
+        name, members = entry["name"], enumerate(entry["members"])
+        data = {str(number): self._type(member["type"], name) for number, member in members}
+        return {"alternate": self._alternates.get(name, name), "data": data}
+
+    def _object(self, entry: JSONObject) -> Expr:
+        name, members = entry["name"], self._members(entry)
+        if "tag" not in entry:
+            return {"struct": name, "data": members}
+        branches = {each["case"]: each["type"] for each in entry["variants"]}
+        data = {case: kind for case, kind in branches.items() if kind not in self._empty}
+        return {"union": name, "base": members, "discriminator": entry["tag"], "data": data}
+
+    def _members(self, entry: JSONObject) -> Expr:
         found = {}
         for member in entry["members"]:
             key = ("*" if "default" in member else "") + member["name"]
-            type_ = ref(member["type"], entry["name"], member["name"])
+            kind = self._type(member["type"], entry["name"], member["name"])
             features = member.get("features")
-            found[key] = {"type": type_, "features": features} if features else type_
+            found[key] = {"type": kind, "features": features} if features else kind
         return found
 
-    def carried(entry: JSONObject) -> Expr:
-        return {} if entry["arg-type"] in empty else {"data": entry["arg-type"]}
-
-    def define(entry: JSONObject) -> Expr | None:
-        kind, name = entry["meta-type"], entry["name"]
-        if kind == "command":
-            found: Expr = {"command": name, **carried(entry)}
-            if entry["ret-type"] not in empty:
-                found["returns"] = ref(entry["ret-type"], name, "")
-            if entry.get("allow-oob"):
-                found["allow-oob"] = True
-            if name in preconfig:
-                found["allow-preconfig"] = True
-            if name in unchecked:
-                found["gen"] = False
-            return found
-        if kind == "event":
-            return {"event": name, **carried(entry)}
-        if kind == "enum":
-            values = entry["members"]
-            return {"enum": name, "data": [v["name"] if len(v) == 1 else v for v in values]}
-        if kind == "alternate":
-            each = enumerate(entry["members"])
-            data = {str(number): ref(member["type"], name, "") for number, member in each}
-            return {"alternate": alternates.get(name, name), "data": data}
-        if kind != "object":
-            return None
-        if "tag" not in entry:
-            return {"struct": name, "data": members(entry)}
-        branches = entry["variants"]
-        return {
-            "union": name,
-            "base": members(entry),
-            "discriminator": entry["tag"],
-            "data": {each["case"]: each["type"] for each in branches if each["type"] not in empty},
-        }
-
-    found = []
-    for entry in entries:
-        expr = define(entry)
-        if expr is not None:
-            if entry.get("features"):
-                expr["features"] = entry["features"]
-            found.append(expr)
-    return found
+    def _type(self, name: str, owner: str, member: str = "") -> JSON:
+        """How a definition names the type of a member, or of what has no name."""
+        if name.startswith("["):
+            return [self._type(self._types[name]["element-type"], owner, member)]
+        if name == "int":
+            width = self._widths.get(f"{owner}.{member}", "int")
+            # They complain alike; most are sizes, which are written with a unit as text.
+            return "size" if width == "uint64" else width
+        kind = self._types[name]
+        if kind["meta-type"] == "builtin":
+            return _BUILTINS.get(kind["json-type"], kind["json-type"])
+        return self._alternates.get(name, name)
