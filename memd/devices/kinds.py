@@ -272,8 +272,45 @@ NONE = MachineKind("none", "none", "empty machine", ram_id="ram")
 def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
     """The machines of a QEMU release, in the order of their names."""
     later = compat is not Compat.V10_0
-    release = compat.value
     spcr = (SPCR,) if later else ()
+    microvm = MachineKind(
+        "microvm",
+        "microvm",
+        "microvm (i386)",
+        ram_id="microvm.ram",
+        most_cpus=288,
+        cpu_type="qemu64-x86_64-cpu",
+        target="x86_64",
+        properties=(*_X86, *_MICROVM, *spcr),
+        above="x86-machine",
+        own_node=False,
+    )
+    remote = MachineKind(
+        "x-remote",
+        "x-remote",
+        "Experimental remote machine",
+        ram_id="",
+        target="x86_64",
+        properties=(*_REMOTE, *spcr),
+        own_node=False,
+    )
+    virt = MachineKind(
+        "virt",
+        f"virt-{compat.value}",
+        f"QEMU {compat.value} ARM Virtual Machine",
+        ram_id="mach-virt.ram",
+        most_cpus=512,
+        cpu_levels=("clusters",),
+        cache_levels=("core", "cluster", "socket") if later else (),
+        cpu_type="cortex-a15-arm-cpu",
+        target="aarch64",
+        properties=_VIRT,
+    )
+    return (microvm, *_pc_kinds(compat.value, later=later, spcr=spcr), NONE, remote, virt)
+
+
+def _pc_kinds(release: str, *, later: bool, spcr: tuple[Row, ...]) -> tuple[MachineKind, ...]:
+    """The PCs of a release: that with PCI, that with PCI Express, and that with ISA alone."""
     x86 = (*_X86, *_PC, *(_PC_11_1 if later else _FD_BOOTCHK))
     pc = (*x86, *_OWN, *spcr)
     q35 = MachineKind(
@@ -300,60 +337,17 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
         properties=(*pc, *_I440FX),
         nic="e1000",
     )
-    return (
-        MachineKind(
-            "microvm",
-            "microvm",
-            "microvm (i386)",
-            ram_id="microvm.ram",
-            most_cpus=288,
-            cpu_type="qemu64-x86_64-cpu",
-            target="x86_64",
-            properties=(*_X86, *_MICROVM, *spcr),
-            above="x86-machine",
-            own_node=False,
-        ),
-        i440fx,
-        q35,
-        i440fx._replace(
-            kind="isapc",
-            name="isapc",
-            description="ISA-only PC",
-            most_cpus=1,
-            cpu_type="486-x86_64-cpu",
-            properties=(
-                *x86,
-                *_NVDIMM,
-                _SPEAKER,
-                _HMAT,
-                *spcr,
-            ),
-            values={"boot": {"order": "cad"}},
-            nic="ne2k_isa",
-        ),
-        NONE,
-        MachineKind(
-            "x-remote",
-            "x-remote",
-            "Experimental remote machine",
-            ram_id="",
-            target="x86_64",
-            properties=(*_REMOTE, *spcr),
-            own_node=False,
-        ),
-        MachineKind(
-            "virt",
-            f"virt-{release}",
-            f"QEMU {release} ARM Virtual Machine",
-            ram_id="mach-virt.ram",
-            most_cpus=512,
-            cpu_levels=("clusters",),
-            cache_levels=("core", "cluster", "socket") if later else (),
-            cpu_type="cortex-a15-arm-cpu",
-            target="aarch64",
-            properties=_VIRT,
-        ),
+    isapc = i440fx._replace(
+        kind="isapc",
+        name="isapc",
+        description="ISA-only PC",
+        most_cpus=1,
+        cpu_type="486-x86_64-cpu",
+        properties=(*x86, *_NVDIMM, _SPEAKER, _HMAT, *spcr),
+        values={"boot": {"order": "cad"}},
+        nic="ne2k_isa",
     )
+    return i440fx, q35, isapc
 
 
 _FAMILIES = {"pc-q35-": "q35", "pc-i440fx-": "pc"}
