@@ -118,6 +118,8 @@ class Migration:
     _pause: Completion | None = None
     _given_up = _continue = _urgent = False
     _began = _stopped = 0.0
+    # The run state before it was stopped to be sent.
+    _stopped_from: str | None = None
     _setup = _took = _downtime = _syncs = 0
 
     def __init__(
@@ -209,6 +211,7 @@ class Migration:
         if self._parameters()["tls-creds"]:
             raise QMPError("memd migrates in clear only, and 'tls-creds' is set")
         self._error, self._writer, self._channel = None, None, None
+        self._stopped_from = None
         self._continue = self._urgent = False
         self._began, self._syncs = monotonic(), 0
         self._become("setup")
@@ -227,11 +230,10 @@ class Migration:
         self._host.machine.spawn(self._send(connect()), "a migration")
 
     async def _send(self, connected: Command[Channel]) -> None:
-        host, was = self._host, self._host.run_state
         blocks = self._blocks()
         for each in blocks:
             each.region.pin()
-        stopped = done = False
+        done = False
         why: str | None = _INTERNAL
         try:
             # The answer goes first.
@@ -239,34 +241,9 @@ class Migration:
             self._channel = await connected
             self._check()
             self._writer = writer = self._writer_of(blocks)
-            self._setup = _milliseconds(self._began)
-            self._sync()
-            self._become("active")
-            await self._push(writer)
-            live = host.run_state == "running"
-            writer.go_through(remember=live)
-            await self._push(writer, limited=True)
-            if self._compat is not Compat.V10_0:
-                self._sync()
-            was, stopped, self._stopped = host.run_state, True, monotonic()
-            host.run_state = "finish-migrate"
-            if was == "running":
-                host.machine.emit((Event("STOP"),))
-            if "pause-before-switchover" in host.migration_capabilities:
-                self._become("pre-switchover")
-                while not self._continue:
-                    await self._wait()
-            self._become("device")
-            await self._set_active(False)
-            if self._compat is Compat.V10_0:
-                self._sync()
-            if live or was == "running":
-                writer.go_through(remember=False)
-                await self._push(writer)
-            # Incus hands a pipe over while the rest of a state waits to go into it.
-            least = MORE_THAN_A_PIPE if self._channel.pipe else 0
-            writer.finish({"run-state": was, "devices": self._devices()}, least=least)
-            await self._push(writer)
+            changes = await self._send_memory(writer)
+            await self._switch_over()
+            await self._send_rest(writer, changes=changes, pipe=self._channel.pipe)
             done, why = True, None
         except _Cancelled:
             why = None
@@ -279,34 +256,93 @@ class Migration:
             log.error("%s", why)
         finally:
             channel, self._channel = self._channel, None
-
-            def release() -> None:
-                if self._writer is not None:
-                    self._writer.close()
-                for each in blocks:
-                    each.region.unpin()
-                if channel is not None:
-                    channel.close(kill=not done)
-
-            await Job(release)
+            await self._release(blocks, channel, kill=not done)
             # Who is told that it has failed may begin another one.
             if why is not None and self.outgoing not in _ENDING:
                 self._fail(why)
             if done:
-                self._took = _milliseconds(self._began)
-                self._downtime = _milliseconds(self._stopped)
-                host.run_state = "postmigrate"
-                self._become("completed")
-            elif stopped and host.run_state == "finish-migrate":
-                host.run_state = was
-                if was == "running":
-                    host.machine.emit((Event("RESUME"),))
-                await self._activate()
+                self._complete()
+            else:
+                await self._run_again()
             self._have_failed()
             if self.outgoing == "cancelling":
                 self._become("cancelled")
             if channel is not None:
                 await channel.ended()
+
+    async def _send_memory(self, writer: Writer) -> bool:
+        """Send the memory once; whether it may have changed meanwhile, as the machine ran."""
+        self._setup = _milliseconds(self._began)
+        self._sync()
+        self._become("active")
+        await self._push(writer)
+        runs = self._host.run_state == "running"
+        writer.go_through(remember=runs)
+        await self._push(writer, limited=True)
+        if self._compat is not Compat.V10_0:
+            self._sync()
+        return runs
+
+    async def _switch_over(self) -> None:
+        """Stop the machine, and leave its images to the other one."""
+        host = self._host
+        self._stopped_from, self._stopped = host.run_state, monotonic()
+        host.run_state = "finish-migrate"
+        if self._stopped_from == "running":
+            host.machine.emit((Event("STOP"),))
+        if "pause-before-switchover" in host.migration_capabilities:
+            self._become("pre-switchover")
+            while not self._continue:
+                await self._wait()
+        self._become("device")
+        await self._set_active(False)
+        if self._compat is Compat.V10_0:
+            self._sync()
+
+    async def _send_rest(self, writer: Writer, *, changes: bool, pipe: bool) -> None:
+        """Send what has changed since the memory was sent, and the devices.
+
+        Args:
+            changes: whether the machine ran when the memory was sent.
+            pipe: whether it is sent through a pipe.
+        """
+        if changes or self._stopped_from == "running":
+            writer.go_through(remember=False)
+            await self._push(writer)
+        # Incus hands a pipe over while the rest of a state waits to go into it.
+        least = MORE_THAN_A_PIPE if pipe else 0
+        rest = {"run-state": self._stopped_from, "devices": self._devices()}
+        writer.finish(rest, least=least)
+        await self._push(writer)
+
+    async def _release(self, blocks: list[Block], channel: Channel | None, *, kill: bool) -> None:
+        """Close what the machine was sent by."""
+
+        def release() -> None:
+            if self._writer is not None:
+                self._writer.close()
+            for each in blocks:
+                each.region.unpin()
+            if channel is not None:
+                channel.close(kill=kill)
+
+        await Job(release)
+
+    def _complete(self) -> None:
+        """The machine has gone."""
+        self._took = _milliseconds(self._began)
+        self._downtime = _milliseconds(self._stopped)
+        self._host.run_state = "postmigrate"
+        self._become("completed")
+
+    async def _run_again(self) -> None:
+        """The machine has not gone: it is as it was before it was stopped for that."""
+        host, before = self._host, self._stopped_from
+        if before is not None and host.run_state == "finish-migrate":
+            host.run_state = before
+            if before == "running":
+                host.machine.emit((Event("RESUME"),))
+            await self._activate()
 
     async def _push(self, writer: Writer, *, limited: bool = False) -> None:
         """Send what there is.
