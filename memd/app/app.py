@@ -81,38 +81,7 @@ class App:
         self._tree.objects.quota = Quota(**config.quota)
         self._daemon = Daemon(self._tree, config)
         self._set_machine()
-        make_hub: Callable[..., Hub] = Hub
-        if config.test_faults:
-            from memd.faulty.injection import faulty_hub
-
-            lifelines = [
-                each.id or each.chardev.id for each in config.monitors if not each.chardev.server
-            ]
-            make_hub = partial(faulty_hub, self._daemon, config.test_control, lifelines)
-        dispatch: Dispatch = self._dispatcher()
-        if config.metrics is not None:
-            from memd.commands.metering import Meter
-
-            dispatch = self._meter = Meter(dispatch, self._daemon)
-        if (sink := open_audit(config.audit)) is not None:
-            from memd.commands.audit import Audit
-
-            dispatch = self._audit = Audit(
-                dispatch,
-                self._daemon,
-                sink,
-                loop,
-                # The hub is there once it is needed.
-                lambda command, what: self._hub.spawn(command, what),
-                LimitedLog(loop).warn,
-            )
-        self._hub = make_hub(
-            loop,
-            dispatch,
-            lambda: greeting(self._daemon),
-            config.compat,
-            Limits(**config.limits),
-        )
+        self._hub = self._make_hub(self._wrapped(self._dispatcher()))
         objects = self._tree.objects
         objects.account.descriptors = objects.quota.descriptors = self._hub.kept
         machine = self._daemon.machine
@@ -132,6 +101,44 @@ class App:
                 loop, self._tree, self._run, config.stored, accept_loss=config.accept_loss
             )
             self._daemon.lost = self._manager.lost
+
+    def _make_hub(self, dispatch: Dispatch) -> Hub:
+        config = self._config
+        make: Callable[..., Hub] = Hub
+        if config.test_faults:
+            from memd.faulty.injection import faulty_hub
+
+            lifelines = [
+                each.id or each.chardev.id for each in config.monitors if not each.chardev.server
+            ]
+            make = partial(faulty_hub, self._daemon, config.test_control, lifelines)
+        limits = Limits(**config.limits)
+        return make(self._loop, dispatch, lambda: greeting(self._daemon), config.compat, limits)
+
+    def _wrapped(self, dispatch: Dispatch) -> Dispatch:
+        """The dispatcher in what measures commands and records them, as far as that is asked for.
+
+        Raises:
+            StartError: the audit can't be opened.
+        """
+        config = self._config
+        if config.metrics is not None:
+            from memd.commands.metering import Meter
+
+            dispatch = self._meter = Meter(dispatch, self._daemon)
+        if (sink := open_audit(config.audit)) is not None:
+            from memd.commands.audit import Audit
+
+            dispatch = self._audit = Audit(
+                dispatch,
+                self._daemon,
+                sink,
+                self._loop,
+                # The hub is there once it is needed.
+                lambda command, what: self._hub.spawn(command, what),
+                LimitedLog(self._loop).warn,
+            )
+        return dispatch
 
     def _set_machine(self) -> None:
         if self._config.machine_kind is not None:

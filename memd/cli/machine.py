@@ -8,6 +8,7 @@ their order were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from memd.cli.keyval import HELP, parse_keyval
@@ -226,44 +227,19 @@ class MachineOptions:
         """
         from memd.qapi.hash_order import object_order
 
-        machine, none = machine_types(config.compat)
-        known = none if self.kind == NONE else machine
-        types = {name: each.type for name, each in known.all_properties.items()}
-        types |= {row[0]: row[1] for row in self.kind.properties}
-        if self.kind.kind in ("q35", "pc"):
-            types |= dict.fromkeys(FLASH, "string")
+        types = self._types(config.compat)
         values: JSONObject = {}
         for name in object_order(self._options):
             value = self._options[name]
             if name == "type" or (name in _LEGACY and isinstance(value, str)):
                 continue
-            if name in _NO_OBJECT:
-                if not isinstance(value, dict):
-                    raise QMPError(_NO_OBJECT[name])
-                values[name] = _boot(value)
-                continue
-            if name == "smp-cache":
-                values[name] = _caches(value, self.kind.cache_levels)
-                continue
-            kind = types.get(name)
-            if kind is None:
-                what = "is not writable" if name in _HOLDERS else "not found"
-                raise QMPError(f"Property '{self.kind.type_name}.{name}' {what}")
-            values[name] = value = _value(kind, name, value)
+            values[name] = value = self._typed(name, value, types)
             check_value(name, value)
+            _warn_of(name, value, config)
             if name in _CONFIDENTIAL:
-                if name == "memory-encryption" and config.compat is not Compat.V10_0:
-                    config.report.warning(
-                        f"{name} is deprecated, use confidential-guest-support instead"
-                    )
                 _check_confidential(name, value, objects)
             elif name == "pcspk-audiodev" and value not in audiodevs:
                 raise QMPError(f"audiodev '{value}' not found")
-            elif name == "max-ram-below-4g" and value < 1 << 20:
-                config.report.warning(
-                    f"Only {value} bytes of RAM below the 4GiB boundary,"
-                    "BIOS may not work with less than 1MiB"
-                )
         backend = values.get("memory-backend")
         if backend == "" and len(backends) == 1:
             # An empty path leads to the only one.
@@ -271,6 +247,30 @@ class MachineOptions:
         elif backend is not None and backend.rpartition("/")[2] not in backends:
             raise QMPError(f"Memory backend '{backend}' not found")
         return values
+
+    def _types(self, compat: Compat) -> dict[str, str]:
+        """The types of the machine's properties, by their names."""
+        machine, none = machine_types(compat)
+        known = none if self.kind == NONE else machine
+        types = {name: each.type for name, each in known.all_properties.items()}
+        types |= {row[0]: row[1] for row in self.kind.properties}
+        if self.kind.kind in ("q35", "pc"):
+            types |= dict.fromkeys(FLASH, "string")
+        return types
+
+    def _typed(self, name: str, value: Any, types: Mapping[str, str]) -> Any:
+        """A property's value of its type; raises `QMPError`."""
+        if name in _NO_OBJECT:
+            if not isinstance(value, dict):
+                raise QMPError(_NO_OBJECT[name])
+            return _boot(value)
+        if name == "smp-cache":
+            return _caches(value, self.kind.cache_levels)
+        kind = types.get(name)
+        if kind is None:
+            what = "is not writable" if name in _HOLDERS else "not found"
+            raise QMPError(f"Property '{self.kind.type_name}.{name}' {what}")
+        return _value(kind, name, value)
 
     def _is_listed(self, name: str) -> bool:
         """Whether the recorded QEMU has a machine of that name."""
@@ -298,7 +298,7 @@ class MachineOptions:
                 return "".join(line for line in lines if not line.startswith("  spcr="))
         lines = []
         kinds = recorded_kinds(compat, recorded) if recorded else machine_kinds(compat)
-        for kind in sorted(sorted(kinds, key=_name, reverse=True), key=_family):
+        for kind in sorted(sorted(kinds, key=attrgetter("name"), reverse=True), key=_family):
             if kind.name != kind.kind and kind == find_kind(kind.kind, compat, recorded):
                 lines.append(f"{kind.kind:<20} {kind.description} (alias of {kind.name})")
             told = " (default)" if kind.default else " (deprecated)" if kind.deprecated else ""
@@ -306,8 +306,15 @@ class MachineOptions:
         return "Supported machines are:\n" + "".join(f"{line}\n" for line in lines)
 
 
-def _name(kind: MachineKind) -> str:
-    return kind.name
+def _warn_of(name: str, value: Any, config: Config) -> None:
+    """Tell of the value of a property that may not be meant so."""
+    if name == "memory-encryption" and config.compat is not Compat.V10_0:
+        config.report.warning(f"{name} is deprecated, use confidential-guest-support instead")
+    if name == "max-ram-below-4g" and value < 1 << 20:
+        config.report.warning(
+            f"Only {value} bytes of RAM below the 4GiB boundary,"
+            "BIOS may not work with less than 1MiB"
+        )
 
 
 def _family(kind: MachineKind) -> str:
