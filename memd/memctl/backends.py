@@ -88,7 +88,7 @@ def row(each: JSONObject) -> list[Cell]:
         each["qom-type"].removeprefix(PREFIX),
         short(each["size"]),
         (kind, STYLES[kind]),
-        "on" if each["share"] else "off",
+        spelled(each["share"]),
         short(each["resident"]),
         short(each["private-dirty"]),
         (short(each["swapped"]), "red" if each["swapped"] else ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from memd.memctl.context import Context, Trouble
+from memd.memctl.context import Context, needs_extra
 from memd.memctl.objects import METAVAR, short_names
 
 SHELLS = ("bash", "zsh", "fish")
@@ -84,10 +84,7 @@ def script(shell: str) -> str:
 
         from memd.memctl.main import parser
     except ImportError:
-        raise Trouble(
-            "completion needs shtab, which is not installed",
-            hint="The extra memctl brings it: in memd's source tree, pip install '.[memctl]'",
-        ) from None
+        raise needs_extra("completion", "shtab") from None
     # All of it: here every subcommand's arguments matter.
     whole = parser()
     whole.prog = "memctl"

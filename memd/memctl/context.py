@@ -210,6 +210,14 @@ def refused(error: QMPError) -> Trouble:
     return Trouble(error.desc, FAILED, hint, error.error_class)
 
 
+def needs_extra(what: str, package: str) -> Trouble:
+    """The error for something that needs a package which is not installed."""
+    return Trouble(
+        f"{what} needs {package}, which is not installed",
+        hint="The extra memctl brings it: in memd's source tree, pip install '.[memctl]'",
+    )
+
+
 def say(text: str) -> None:
     """Print a line to standard error."""
     print(f"memctl: {text}", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 
 from memd.memctl.backends import COLUMNS, row
 from memd.memctl.context import Context
-from memd.memctl.tables import print_table
+from memd.memctl.tables import tell_table
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,5 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
             context.tell((), (each["id"] for each in client.execute("query-memdev")))
             return
         found = client.execute("x-memdev-stat")
-    context.tell(found)
-    if not context.as_json:
-        empty = "There is no backend yet: memctl add ram,id=m0,size=64M"
-        print_table(COLUMNS, [row(each) for each in found], empty)
+    empty = "There is no backend yet: memctl add ram,id=m0,size=64M"
+    tell_table(context, found, COLUMNS, row, empty)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from memd.errors import refusing
 from memd.memctl.cells import NONE, Cell, Kind, totals
-from memd.memctl.context import Trouble
+from memd.memctl.context import Trouble, needs_extra
 from memd.sizes import rounded
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def write(path: str, cells: list[Cell]) -> None:
     try:
         from PIL import Image, ImageDraw
     except ImportError:
-        raise Trouble(
-            "--png needs Pillow, which is not installed",
-            hint="The extra memctl brings it: in memd's source tree, pip install '.[memctl]'",
-        ) from None
+        raise needs_extra("--png", "Pillow") from None
     # As wide as it is high, or twice that.
     columns = 1 << math.ceil(math.log2(max(1, len(cells))) / 2)
     columns = max(32, columns)

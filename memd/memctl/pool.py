@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from memd.errors import printable
 from memd.memctl.sizes import short
-from memd.memctl.tables import Column, print_table
+from memd.memctl.tables import Cell, Column, tell_table
 
 if TYPE_CHECKING:
     import argparse
 
+    from memd.json_types import JSONObject
     from memd.memctl.context import Context
 
 _COUNTS = ("ready", "count", "taken", "missed")
@@ -34,18 +35,16 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     """List them."""
     with context.connect() as client:
         found = client.execute("x-pool-query")
-    context.tell(found)
-    if context.as_json:
-        return
+    empty = "There is no pool; memd needs --pool SPEC to have one."
+    tell_table(context, found, _COLUMNS, _row, empty)
+
+
+def _row(pool: JSONObject) -> list[Cell]:
     from memd.backends.explain_words import spelled
 
-    rows = [
-        [
-            spelled({"qom-type": each["qom-type"], **each["properties"]}),
-            *(str(each[name]) for name in _COUNTS),
-            short(each["bytes"]),
-            printable(each.get("stopped", "goes on" if each["filling"] else "-")),
-        ]
-        for each in found
+    return [
+        spelled({"qom-type": pool["qom-type"], **pool["properties"]}),
+        *(str(pool[name]) for name in _COUNTS),
+        short(pool["bytes"]),
+        printable(pool.get("stopped", "goes on" if pool["filling"] else "-")),
     ]
-    print_table(_COLUMNS, rows, "There is no pool; memd needs --pool SPEC to have one.")

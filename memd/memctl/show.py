@@ -91,7 +91,7 @@ def _rows(taken: JSONObject) -> list[tuple[str, str]]:
         ("type", taken["qom-type"]),
         ("size", exact(taken["size"])),
         ("access", access(taken)),
-        ("share", "on" if taken["share"] else "off"),
+        ("share", spelled(taken["share"])),
         ("page size", rounded(taken["page-size"])),
         ("resident", resident),
         ("private", short(taken["private-dirty"])),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from memd.json_types import JSON
+    from memd.memctl.context import Context
 
 Cell = str | tuple[str, str]
 """A text, or a text and the style that rich gives it."""
@@ -41,19 +44,31 @@ def console() -> Console | None:
     return Console(highlight=False)
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], empty: str = "") -> None:
-    """Print a table with a row of titles.
+def tell_table(
+    context: Context,
+    data: list[JSON],
+    columns: Sequence[Column],
+    row_of: Callable[[Any], Sequence[Cell]],
+    empty: str,
+) -> None:
+    """Print data for scripts, or a table with a row of titles for people.
 
     Args:
-        empty: what a person is told where there are no rows.
+        data: what the rows are of.
+        row_of: makes the row of each.
+        empty: what a person is told where there are none.
     """
+    context.tell(data)
+    if context.as_json:
+        return
+    rows = [row_of(each) for each in data]
     rich = console() if len(rows) <= _MOST_IN_COLOUR else None
     if rich is not None:
         # What is wider than the terminal goes on in the next line: nothing is left out.
         rich.print(rich_table(columns, rows), soft_wrap=True)
     else:
         print("\n".join(plain(columns, rows)))
-    if not rows and empty and on_terminal():
+    if not rows and on_terminal():
         print(empty, file=sys.stderr)
 
 

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from memd.errors import printable
+from memd.json_types import JSONObject
 from memd.memctl.context import Context
 from memd.memctl.sizes import short
-from memd.memctl.tables import Column, print_table
+from memd.memctl.tables import Cell, Column, tell_table
 
 _COLUMNS: Sequence[Column] = (
     ("NAME", False),
@@ -37,19 +38,19 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     """List them."""
     with context.connect() as client:
         found = client.execute("x-template-list")
-    context.tell(found, (each["name"] for each in found if arguments.quiet))
-    if context.as_json or arguments.quiet:
+    if arguments.quiet:
+        context.tell(found, (each["name"] for each in found))
         return
-    rows = [
-        [
-            (each["name"], "bold"),
-            *(short(each[member]) for member in ("size", "data", "stored")),
-            (f"{100 * each['present'] // max(each['stored'], 1)} %", ""),
-            short(each["working-set"]) if each["working-set"] else "-",
-            printable(each.get("machine", "-")),
-            each.get("source", "-"),
-        ]
-        for each in found
-    ]
     empty = "There is no template yet; memd needs --templates DIR to keep some."
-    print_table(_COLUMNS, rows, empty)
+    tell_table(context, found, _COLUMNS, _row, empty)
+
+
+def _row(template: JSONObject) -> list[Cell]:
+    return [
+        (template["name"], "bold"),
+        *(short(template[member]) for member in ("size", "data", "stored")),
+        f"{100 * template['present'] // max(template['stored'], 1)} %",
+        short(template["working-set"]) if template["working-set"] else "-",
+        printable(template.get("machine", "-")),
+        template.get("source", "-"),
+    ]

@@ -123,8 +123,7 @@ def _named(client: Client, path: str) -> dict[str, str]:
     for each in client.execute("query-memdev"):
         # A backend's file may have no name; its descriptor tells.
         with contextlib.suppress(QMPError), client.export(each["id"], writable=False) as memory:
-            there = os.fstat(memory.fd)
-            if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
+            if os.path.samestat(os.fstat(memory.fd), found):
                 return {"id": each["id"]}
     return {"filename": path}
 
