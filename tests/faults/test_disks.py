@@ -128,4 +128,5 @@ def test_a_template_where_files_have_names(
     assert os.listdir(broken.path) == ["template"]
     path.unlink()
     memctl.error(*words, "4k")
-    assert os.listdir(broken.path) == []
+    # libfuse keeps what is unlinked before it learns of the last close as ".fuse_hidden...".
+    assert [name for name in os.listdir(broken.path) if not name.startswith(".fuse")] == []
