@@ -357,6 +357,7 @@ class Config:
         making: what is to be run as the machine is made, None for nothing.
         incoming: how a machine that migrates is awaited, None where none is.
         loading: has a snapshot of the machine loaded, None for none.
+        only_migratable: whether devices with which it can't be migrated are refused.
         allow_exec: whether clients may name commands.
         startup: what a stand-in registers at the start, in the order of the command
             line.
@@ -396,6 +397,7 @@ class Config:
     making: StartCommand | None = None
     incoming: StartCommand | None = None
     loading: StartCommand | None = None
+    only_migratable = False
     allow_exec = False
     default_audio = True
     catalogue: str | None = None

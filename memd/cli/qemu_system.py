@@ -8,10 +8,11 @@ put something into one is refused. Texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device, with_mux
@@ -60,14 +61,11 @@ _BOOTED = {
 """Options that set a property of the machine, and its name."""
 
 _READ_OVER = ("d", "D", "k", "seed")
-_FLAGS_READ_OVER = (
-    *("full-screen", "no-fd-bootchk", "no-user-config", "only-migratable"),
-    "win2k-hack",
-)
+_FLAGS_READ_OVER = ("full-screen", "no-fd-bootchk", "no-user-config", "win2k-hack")
 
 REFUSED = (
     "acpitable",
-    *("dfilter", "dump-vmstate", "echr", "iscsi"),
+    *("dfilter", "echr", "iscsi"),
     *("mtdblock", "plugin"),
     "sd",
     "xen-domid",
@@ -90,6 +88,7 @@ class QemuCommandLine(CommandLine):
 
     qtest: str | None = None
     guest_name = mon_seen = False
+    description: IO[str] | None = None
 
     def __init__(self, report: Report) -> None:
         super().__init__(report, extended=False)
@@ -140,10 +139,11 @@ def _refuse(line: QemuCommandLine, given: Given) -> None:
     raise QMPError("memd has nothing that this could mean something to")
 
 
-def _refuse_description(line: QemuCommandLine, given: Given) -> None:
-    raise QMPError(
-        "memd's devices have no state, and no file can say what a QEMU's stream would hold"
-    )
+def _description(line: QemuCommandLine, given: Given) -> None:
+    try:
+        line.description = open(given.value, "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise QMPError(f"open {given.value}: {error.strerror}") from None
 
 
 _RTC = {"clock": ("host", "rt", "vm"), "driftfix": ("slew", "none")}
@@ -469,7 +469,7 @@ OPTIONS: dict[str, Take] = {
     "trace": _trace,
     **dict.fromkeys(_READ_OVER, _nothing),
     **dict.fromkeys(REFUSED, _refuse),
-    "dump-vmstate": _refuse_description,
+    "dump-vmstate": _description,
 }
 _LISTED = ("accel", "audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
 OPTIONS.update({name: _listed(OPTIONS[name]) for name in _LISTED})
@@ -480,6 +480,7 @@ FLAGS: dict[str, Take] = {
     "nodefaults": lambda line, given: setattr(line.config, "default_audio", False),
     "usb": lambda line, given: line.hardware.machine.set("usb", "on"),
     "preconfig": options.flag("preconfig"),
+    "only-migratable": options.flag("only_migratable"),
     "mem-prealloc": options.flag("mem_prealloc"),
     "s": lambda line, given: OPTIONS["gdb"](line, given._replace(value="tcp::1234")),
     "enable-kvm": _enable_kvm,
@@ -648,6 +649,12 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
                 each.options.setdefault("snapshot", "on")
     _use_drives(config)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
+    if line.description is not None:
+        with line.description as file:
+            # The devices have no state that could be described.
+            json.dump({"vmschkmachine": {"Name": hardware.machine.kind.name}}, file, indent=2)
+            file.write("\n")
+        raise Answered("")
     _open_qtest(line)
     _register_nulls(config)
     config.startup.sort(key=_moment)

@@ -172,7 +172,7 @@ Same effect as in QEMU:
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH,
   -mem-prealloc, -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
-  -incoming defer|URI|JSON, -loadvm TAG
+  -incoming defer|URI|JSON, -loadvm TAG, -only-migratable, -dump-vmstate FILE
   -rtc SPEC, -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
   -nodefaults         only the drives, ports, display adapter and network that
                       the command line names

@@ -155,12 +155,22 @@ def _plain(value: JSON) -> str:
 def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info migrate`."""
     told = standin_of(daemon).migration.query()
+    only = "on" if daemon.config.only_migratable else "off"
+    globals = [line.format(only) for line in _GLOBALS]
+    blocked = told.get("blocked-reasons", [])
+    blockers = [
+        *["Outgoing migration blocked:"] * bool(blocked),
+        *(f"  {each}" for each in blocked),
+    ]
     status = told.get("status")
     if "error-desc" in told:
         status = f"{status} ({told['error-desc']})"
     if daemon.compat is not Compat.V10_0:
-        return _migration_in_rows(told, status, everything=args.get("all", False))
-    lines = list(_GLOBALS)
+        rows = _migration_in_rows(told, status)
+        if args.get("all"):
+            rows += ["Globals:", *(f"  {line}" for line in globals[1:])]
+        return blockers + rows
+    lines = globals + blockers
     if status is not None:
         lines.append(f"Migration status: {status}")
     lines += [f"{name}: {told[key]} ms" for name, key in _TIMES if key in told]
@@ -179,13 +189,12 @@ def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     return lines
 
 
-def _migration_in_rows(told: JSONObject, status: str | None, *, everything: bool) -> list[str]:
-    """`info migrate [-a]` of QEMU 11.1.
+def _migration_in_rows(told: JSONObject, status: str | None) -> list[str]:
+    """`info migrate` of QEMU 11.1.
 
     Args:
         told: the answer of `query-migrate`.
         status: the first row, None before there is a migration.
-        everything: whether what machines are compared by is told too.
     """
     lines = []
     if status is not None:
@@ -208,14 +217,12 @@ def _migration_in_rows(told: JSONObject, status: str | None, *, everything: bool
             f"  Others: \t\tdirty_syncs={ram['dirty-sync-count']},"
             f" downtime_bytes={ram['downtime-bytes']}",
         ]
-    if everything:
-        lines += ["Globals:", *(f"  {line}" for line in _GLOBALS[1:])]
     return lines
 
 
 _SHORT_TIMES = (("total", "total-time"), ("setup", "setup-time"), ("down", "downtime"))
 _GLOBALS = (
-    *("globals:", "store-global-state: on", "only-migratable: off", "send-configuration: on"),
+    *("globals:", "store-global-state: on", "only-migratable: {}", "send-configuration: on"),
     *("send-section-footer: on", "send-switchover-start: on", "clear-bitmap-shift: 18"),
 )
 _TIMES = (

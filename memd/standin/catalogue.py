@@ -24,7 +24,7 @@ from memd.hostmem.deadline import read_at_start
 from memd.json_types import JSON, JSONObject
 
 _FORMAT = "memd-catalogue"
-_EDITION = 4
+_EDITION = 5
 _HEADER_LIMIT = 1 << 16
 _SECTION_LIMIT = 1 << 27
 """Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""

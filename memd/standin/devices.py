@@ -31,7 +31,7 @@ from memd.qom.builtin_objects import Bus
 from memd.standin.inputs import Inputs
 from memd.standin.netdevs import MAC
 from memd.standin.objects import value_unset
-from memd.standin.types import type_of_alias
+from memd.standin.types import inner_names, type_of_alias
 from memd.standin.usb import USB_DEVICE, WAITING, UsbPorts, is_attached
 from memd.standin.virtual_functions import (
     VirtualFunction,
@@ -62,23 +62,6 @@ _WORD = r"[A-Za-z][\w-]*"
 
 _USB = "usb-bus"
 
-_BUSES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
-    ("SCSI", 1, ("virtio-scsi-pci-base", "vhost-scsi-pci-base", "lsi53c895a", "megasas-base")),
-    ("SCSI", 1, ("mptsas1068", "am53c974", "pvscsi", "usb-storage-dev", "usb-bot", "usb-uas")),
-    ("virtio-serial-bus", 1, ("virtio-serial-pci-base",)),
-    (_USB, 1, ("pci-xhci", "pci-ehci-usb", "pci-uhci-usb", "pci-ohci")),
-    ("IDE", 6, ("ich9-ahci",)),
-    ("IDE", 2, ("pci-ide",)),
-    ("floppy-bus", 1, ("isa-fdc",)),
-    ("HDA", 1, ("intel-hda-generic",)),
-    ("ccid-bus", 1, ("usb-ccid",)),
-)
-"""Which buses are in devices: the bus, how many, and the types of the devices or what these are
-derived from."""
-
-_FIXED = ("IDE", "floppy-bus", "HDA")
-"""Buses on which nothing comes or goes while the machine runs."""
-
 _QUEUES = "IOThreadVirtQueueMappingList"
 """The type of a property with the threads of a device's queues."""
 
@@ -105,15 +88,13 @@ _CHARDEVS = r"chardev\d?"
 
 _GENERATION_ID = "vmgenid"
 _ALONE = (_GENERATION_ID, "vmclock", "vmcoreinfo")
-_ON_NO_BUS = {
-    **dict.fromkeys(("ipmi-bmc-extern", "ipmi-bmc-sim", "nvme-subsys", "vmclock"), ""),
-    "tpm-crb": "",
+_OF_FIRMWARE = {
     _GENERATION_ID: (
         "requires DMA write support in fw_cfg, which this machine type does not provide"
     ),
     "vmcoreinfo": "device requires fw_cfg with DMA",
 }
-"""Devices that are on no bus, and what they say of a machine that has nothing at all."""
+"""What devices that need the machine's firmware say of one that has nothing at all."""
 
 _AMD_IOMMU = "amd-iommu"
 _IOMMUS = (_AMD_IOMMU, "intel-iommu", "virtio-iommu-pci")
@@ -130,7 +111,7 @@ _DISK = "virtio-blk-device"
 
 _HARMLESS = (
     *("slot/function", "bus found", "maxmem", "Only one", "bus was found", "chassis slot"),
-    "audio driver",
+    *("audio driver", "dynamic sysbus"),
 )
 """Words of complaints that a recorded device had on its machine, and need not have on this one."""
 
@@ -240,6 +221,7 @@ class Devices:
         tpms: what a `tpmdev` refers to.
         audiodevs: what an `audiodev` refers to.
         globals: the values of `-global`.
+        only_migratable: whether devices with which the machine can't be migrated are refused.
     """
 
     def __init__(
@@ -254,6 +236,8 @@ class Devices:
         tpms: Tpms,
         audiodevs: Audiodevs,
         globals: Sequence[Global],
+        *,
+        only_migratable: bool,
     ) -> None:
         self._tree = tree
         self._catalogue = catalogue
@@ -265,6 +249,7 @@ class Devices:
         self._tpms = tpms
         self._audiodevs = audiodevs
         self._globals = globals
+        self._only_migratable = only_migratable
         self._types: dict[str, ObjectType] = {}
         # Those that are there, in their order.
         self._present: dict[AnyDevice, None] = {}
@@ -279,9 +264,7 @@ class Devices:
 
     def comes(self, driver: str) -> bool:
         """Whether devices of a type come and go while the machine runs, where their bus allows."""
-        told = self._catalogue.section("devices")[driver]
-        # Of some types only a QEMU that was asked to plug one in has said it.
-        return told["hotplug"] and not (told["says"] or "").startswith(f"Device '{driver}'")
+        return bool(self._told(driver)["hotplug"])
 
     def check_hotplug(self, driver: str, bus: Bus | None) -> None:
         """Raise `QMPError` where a device of a type can't come to a bus now, or leave it."""
@@ -306,7 +289,7 @@ class Devices:
         socket = self._cpu_socket(machine, driver, args.get("bus"))
         if socket is None:
             bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
-            if machine.started or (bus is None and driver not in _ON_NO_BUS):
+            if machine.started or (bus is None and told["says"] is None):
                 self.check_hotplug(driver, bus)
         id = id_of(args)
         name = machine.name_device(id)
@@ -356,6 +339,11 @@ class Devices:
         """
         kind, values = device.qom_type, device.values
         driver, known = kind.name, kind.all_properties
+        if self._only_migratable and told["state"]:
+            inner = inner_type(self._tree, driver) or kind
+            raise QMPError(
+                f"Device {inner.name} is not migratable, but --only-migratable was specified"
+            )
         ports = self._ports_for(device)
         if isinstance(device, OtherPciDevice):
             device.take_place(machine)
@@ -397,6 +385,9 @@ class Devices:
         if ports is not None and (driver not in WAITING or not device.hotplugged):
             ports.check(device)
         self._settle(device, told.get("values", {}))
+        blocker = self._blocker(device)
+        if self._only_migratable and blocker:
+            raise QMPError(f"disallowing migration blocker (--only-migratable) for: {blocker}")
         if "drive" in device.values:
             # Nobody may take it out while its image is being locked.
             device.leaving = True
@@ -419,8 +410,8 @@ class Devices:
             raise QMPError(f"'{driver}' is not a valid device model name")
         if kind.abstract:
             raise QMPError("Parameter 'driver' expects a non-abstract device type")
-        told: JSONObject | None = self._catalogue.section("devices").get(driver)
-        if told is None or not told["user"]:
+        told = self._told(driver)
+        if not told or not told["user"]:
             raise QMPError("Parameter 'driver' expects a pluggable device type")
         if kind.is_a("sys-bus-device") and driver not in _DYNAMIC.get(machine, ()):
             raise QMPError(
@@ -477,12 +468,11 @@ class Devices:
 
     def _check(self, device: AnyDevice, says: str, machine: Machine) -> None:
         """Raise `QMPError` where it lacks what it needs, as the recorded QEMU said."""
-        # The recorded machine ran, and had no dynamic sysbus devices at all.
-        if "dynamic sysbus" in says or "does not support hotplugging" in says:
-            return
         if device.qom_type.name == _DISK and not device.values.get("drive"):
             raise QMPError("drive property not set")
         if not says or any(each in says for each in _HARMLESS):
+            return
+        if "PCIe bus" in says and isinstance(device.bus, PciBus) and not device.bus.express:
             return
         # It had an id of its own.
         says = re.sub(_RECORDED_ID, device.id or "(null)", says)
@@ -570,8 +560,8 @@ class Devices:
     def _check_alone(self, device: AnyDevice, machine: Machine) -> None:
         """Raise `QMPError` where a device that is on no bus can't be on the machine."""
         driver = device.qom_type.name
-        if machine.config.type == "none" and _ON_NO_BUS[driver]:
-            raise QMPError(f"{driver} {_ON_NO_BUS[driver]}")
+        if machine.config.type == "none" and driver in _OF_FIRMWARE:
+            raise QMPError(f"{driver} {_OF_FIRMWARE[driver]}")
         if driver in _ALONE and any(each.qom_type.name == driver for each in self._present):
             raise QMPError(f"at most one {driver} device is permitted")
         if driver == _GENERATION_ID:
@@ -586,17 +576,51 @@ class Devices:
 
     def _add_buses(self, device: Device, id: str | None, machine: Machine) -> None:
         kind = device.qom_type
-        for bus_kind, how_many, types in _BUSES:
-            if any(map(kind.is_a, types)) and not device.values.get("masterbus"):
-                for number in range(how_many):
-                    bus = Bus(self._need(bus_kind), self._tree, hotplug=bus_kind not in _FIXED)
-                    buses = machine.buses
-                    name = buses.name_bus(bus.qom_type) if id is None else f"{id}.{number}"
-                    device.add_child(name, bus)
-                    buses.others.setdefault(name, bus)
-                return
+        told = () if device.values.get("masterbus") else self._told(kind.name)["buses"]
+        for name, bus_kind, comes in told:
+            bus, buses = Bus(self._need(bus_kind), self._tree, hotplug=comes), machine.buses
+            # Others are called the same in each device.
+            named = name.startswith("@")
+            if named and id is None:
+                name = buses.name_bus(bus.qom_type)
+            elif named:
+                name = id + name[1:]
+            device.add_child(name, bus)
+            if named:
+                buses.others.setdefault(name, bus)
         if isinstance(device, PciDevice) and (kind.is_a("pcie-port") or kind.name in _BRIDGES):
             open_bus(device, machine)
+
+    def _told(self, driver: str) -> JSONObject:
+        """What the catalogue says of a type."""
+        told: JSONObject = self._catalogue.section("devices").get(driver, {})
+        return told
+
+    def _blocker(self, device: Device) -> str | None:
+        """Why the machine can't be migrated with a device as it was plugged in."""
+        blocker: str | None = self._told(device.qom_type.name)["blocker"]
+        # One that is master has nobody's memory.
+        return None if device.values.get("master") == "on" else blocker
+
+    def blockers(self) -> Sequence[tuple[str, str]]:
+        """Why the machine can't be migrated; see `Migration`."""
+        found = [(each, each) for each in map(self._blocker, self._present) if each]
+        for each in reversed(self._present):
+            state = self._told(each.qom_type.name)["state"]
+            if state is not None:
+                state = "/".join((*self._path(each), state))
+                error = f"State blocked by non-migratable device '{state}'"
+                found.append((f"non-migratable device: {state}", error))
+        return found
+
+    def _path(self, device: QObject | None) -> Iterator[str]:
+        """Where a device is in streams of migration."""
+        ports = self._ports_for(device) if isinstance(device, Device) else None
+        if ports is not None and isinstance(device, OtherDevice):
+            yield from self._path(ports.controller)
+            yield ports.path(device)
+        elif isinstance(device, PciDevice):
+            yield device.pci_path
 
     def _ports_of(self, bus: Bus) -> UsbPorts:
         if bus not in self._usb:
@@ -864,15 +888,6 @@ class Devices:
         chardev.opened = device.qom_type.name != _GUESTS_PORT
         if owner in _SERIAL_PORTS:
             self._chardevs.changeable.add(chardev)
-
-
-def inner_names(driver: str) -> tuple[str, ...]:
-    """The names that the inner half of a virtio device may have, none for other devices."""
-    for end in ("-pci-non-transitional", "-pci-transitional", "-pci"):
-        if driver.endswith(end):
-            name = driver.removesuffix(end)
-            return (f"{name}-device", name)
-    return ()
 
 
 def inner_type(tree: Tree, driver: str) -> ObjectType | None:

@@ -17,8 +17,9 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import ObjectType, Tree
 from memd.standin.catalogue import Catalogue
-from memd.standin.devices import Devices, inner_names, inner_type
+from memd.standin.devices import Devices, inner_type
 from memd.standin.property_text import read_global, refused
+from memd.standin.types import inner_names
 
 Check = Callable[[str, JSON], object]
 

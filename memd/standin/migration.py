@@ -8,7 +8,7 @@ does, and then, once it stands, what has changed since.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -105,6 +105,8 @@ class Migration:
         parameters: gives those of migration.
         compat: whose events and texts.
         set_active: locks the images of the machine, or leaves them to another one.
+        blockers: gives why the machine can't be migrated, as `query-migrate` tells it and as an
+            error does; the last one is that of the error.
     """
 
     outgoing = incoming = "none"
@@ -128,9 +130,11 @@ class Migration:
         parameters: Callable[[], JSONObject],
         compat: Compat,
         set_active: Callable[[bool], Command[None]],
+        blockers: Callable[[], Sequence[tuple[str, str]]],
     ) -> None:
         self._host = host
         self._set_active = set_active
+        self._blockers = blockers
         self._compat = compat
         self._machine_name = "none" if host.machine_kind is None else host.machine_kind.name
         self._parameters = parameters
@@ -141,6 +145,9 @@ class Migration:
     def query(self, args: object = None) -> JSONObject:
         """The value of `query-migrate`."""
         told: JSONObject = {}
+        blockers = self._blockers()
+        if blockers:
+            told["blocked-reasons"] = [reason for reason, _ in blockers]
         if self.incoming != "none":
             told["status"] = self.incoming
             if self._addresses and self.incoming in ("setup", "active"):
@@ -193,6 +200,11 @@ class Migration:
         """Whether the machine is being sent."""
         return self.outgoing in _UNDER_WAY
 
+    def check_blocked(self) -> None:
+        """Raise `QMPError` where a device keeps the machine from being migrated, or saved."""
+        for _, error in self._blockers()[-1:]:
+            raise QMPError(error)
+
     # Going
 
     async def send(self, args: JSONObject, opener: Opener) -> None:
@@ -208,6 +220,7 @@ class Migration:
             raise QMPError("Guest is waiting for an incoming migration")
         if self._host.run_state == "postmigrate":
             raise QMPError("Can't migrate the vm that was paused due to previous migration")
+        self.check_blocked()
         if self._parameters()["tls-creds"]:
             raise QMPError("memd migrates in clear only, and 'tls-creds' is set")
         self._error, self._writer, self._channel = None, None, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -26,6 +27,7 @@ from memd.qapi.types import AlternateType, BuiltinType, EnumType, Type
 from memd.standin.catalogue import write_catalogue
 from memd.standin.expressions import expressions
 from memd.standin.specimens import Way, ways
+from memd.standin.types import inner_names
 
 _PATIENCE = 30.0
 
@@ -112,15 +114,21 @@ PLACE = ("bus", "slot", "function", "qdev_id")
 _NARROW = ("int8", "int16", "int32", "uint8", "uint16", "uint32")
 
 
-_BEFORE_THE_START = ("PCI", "ISA", "IDE", "SCSI", "usb-bus", "HDA", "virtio-serial-bus")
-"""Buses whose devices are plugged in before the start where they can't be later."""
+_BEFORE_THE_START = (
+    *("PCI", "ISA", "IDE", "SCSI", "usb-bus", "HDA", "virtio-serial-bus", "System", None),
+)
+"""Buses whose devices are plugged in before the start where they can't be later; None is that of
+devices on no bus."""
+
+_NOT_MIGRATABLE = "--only-migratable"
+"""A word of what a device says that is not migratable and has to be."""
 
 _OF_ONE = frozenset(
     {
         *("type", "realized", "hotplugged", "hotpluggable", "addr", "legacy-addr", "bootindex"),
         *("bootindexA", "bootindexB", "channel", "scsi-id", "lun", "unit", "nr", "index", "irq"),
         *("iobase", "mac", "fp_start_macaddr", "switch_id", "serial", "device_id", "sas_address"),
-        *("memaddr", "date", "osk", "attached", "guest-stats"),
+        *("guid", "memaddr", "date", "osk", "attached", "guest-stats"),
     }
 )
 """Properties that tell of this one device and its place, of the clock, or of no memory at all."""
@@ -131,13 +139,20 @@ class Plugged(NamedTuple):
 
     Attributes:
         says: the complaint, "" where there was none, None where there was no answer.
+        comes: whether it may come while the machine runs, as far as its type goes.
+        bars: what it says where it has to be migratable and is not, else "".
         pci: its row of query-pci without its place, None where it has none.
         values: its properties' values.
+        buses: the names and types of the buses in it, but those for PCI devices, and whether
+            devices come and go on them; "@" in a name stands for its id.
     """
 
     says: str | None
-    pci: JSON
-    values: JSONObject
+    comes: bool = True
+    bars: str = ""
+    pci: JSON = None
+    values: JSONObject = {}  # noqa: RUF012
+    buses: Sequence[tuple[str, str, bool]] = ()
 
 
 class RecordingError(Exception):
@@ -238,11 +253,11 @@ class _Binary:
         )
         return set(_UNUSED.findall(done.stderr))
 
-    def plug_each(self, buses: Mapping[str, str]) -> dict[str, Plugged]:
+    def plug_each(self, buses: Mapping[str, str | None]) -> dict[str, Plugged]:
         """The complaint of each device that is plugged in with nothing given but its type.
 
         Args:
-            buses: the devices, each with the type of bus that it is for.
+            buses: the devices, each with the type of bus that it is for, None for none.
 
         Returns:
             what is known of each.
@@ -253,26 +268,37 @@ class _Binary:
             parts = pool.map(self._plug, (every[at::_AT_ONCE] for at in range(_AT_ONCE)))
         return {driver: said for part in parts for driver, said in part.items()}
 
-    def _plug(self, devices: Sequence[tuple[str, str]]) -> dict[str, Plugged]:
+    def _plug(self, devices: Sequence[tuple[str, str | None]]) -> dict[str, Plugged]:
+        said = self._plug_into(devices, "-only-migratable")
+        barred = [each for each in devices if _NOT_MIGRATABLE in (said[each[0]].says or "")]
+        again = self._plug_into(barred)
+        return said | {
+            name: each._replace(bars=said[name].says or "") for name, each in again.items()
+        }
+
+    def _plug_into(
+        self, devices: Sequence[tuple[str, str | None]], *options: str
+    ) -> dict[str, Plugged]:
         said: dict[str, Plugged] = {}
         todo = list(devices)
         while todo:
-            with self.run("pc", *_WITH_BUSES) as client:
+            with self.run("pc", *_WITH_BUSES, *options) as client:
                 client.set_timeout(_MOMENT)
                 first = len(todo)
                 while todo:
                     driver, bus = todo[0]
-                    said[driver] = Plugged(None, None, {})
+                    said[driver] = Plugged(None)
                     id = f"plugged{len(said)}"
                     try:
                         client.execute("device_add", {"driver": driver, "id": id})
-                        said[driver] = Plugged("", _pci(client, id), _values(client, id))
+                        said[driver] = _plugged(client, id)
                     except QMPError as error:
-                        first_time = bus in _BEFORE_THE_START
                         said[driver] = (
-                            self._plug_first(driver, error.desc)
-                            if first_time
-                            else Plugged(error.desc, None, {})
+                            self._plug_first(driver, *options)
+                            if bus in _BEFORE_THE_START
+                            else Plugged(error.desc)
+                        )._replace(
+                            comes=error.desc != f"Device '{driver}' does not support hotplugging"
                         )
                         if "no slot/function available" in error.desc and len(todo) < first:
                             # Another one has the room.
@@ -283,24 +309,42 @@ class _Binary:
                     todo.pop(0)
         return said
 
-    def _plug_first(self, driver: str, said: str) -> Plugged:
-        """A device that is plugged in before the start, if it can be, after a complaint."""
+    def _plug_first(self, driver: str, *options: str) -> Plugged:
+        """A device that is plugged in before the start, if it can be."""
         given: dict[str, str] = {}
-        complaint = said
+        complaint: str | None = None
+        said = ""
         while True:
             given |= {name: value for word, (name, value) in _NEEDED.items() if word in said}
-            device = ",".join((f"{driver},id=d0", *map("=".join, given.items())))
+            device = ",".join((f"{driver},id=plugged0", *map("=".join, given.items())))
+            before = said
             try:
-                with self.run("q35", *_WITH_BUSES, *_AT_HAND, "-device", device) as client:
-                    values = _values(client, "d0")
-                    left = {name: values[name] for name in values if name not in given}
-                    return Plugged(complaint, _pci(client, "d0"), left)
+                with self.run(
+                    "q35", *_WITH_BUSES, *_AT_HAND, *options, "-device", device
+                ) as client:
+                    found = _plugged(client, "plugged0")
+                    left = {name: found.values[name] for name in found.values if name not in given}
+                    return found._replace(says=complaint or "", values=left)
             except RecordingError as error:
-                before, said = said, str(error)
-                if not any(word in said and word not in before for word in _NEEDED):
-                    return Plugged(complaint, None, {})
+                _, sign, rest = str(error).rpartition(f"-device {device}: ")
+                said = rest.partition("\n")[0] if sign else ""
+                complaint = said if complaint is None else complaint
             except (QMPError, ConnectionError, TimeoutError):
-                return Plugged(complaint, None, {})
+                return Plugged(complaint)
+            if not any(word in said and word not in before for word in _NEEDED):
+                return Plugged(said if _NOT_MIGRATABLE in said else complaint)
+
+    def states(self) -> dict[str, str]:
+        """What the state of each type of device is called in a stream of migration."""
+        path = os.path.join(self._directory, "states")
+        command = [self._binary, "-machine", "q35", "-display", "none", "-dump-vmstate", path]
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE)
+        with open(path, encoding="utf-8") as file:
+            return {
+                name: each["Description"]["name"]
+                for name, each in json.load(file).items()
+                if "Description" in each
+            }
 
     def ask_each(
         self, machine: str, questions: Sequence[tuple[str, JSONObject | None]]
@@ -501,13 +545,20 @@ def _devices(binary: _Binary, types: JSONObject, rows: list[list[JSON]]) -> JSON
                 "user": not line.endswith(", no-user"),
             }
     staying = binary.staying(list(found))
+    said = binary.plug_each(
+        {name: each["bus"] for name, each in found.items() if each["user"] and name[-4:] != "-cpu"}
+    )
+    states = binary.states()
     for name, each in found.items():
-        each["hotplug"] = name not in staying
-    there = {name: each["bus"] for name, each in found.items() if each["user"] and each["bus"]}
-    said = binary.plug_each(there)
-    for name, each in found.items():
-        known = said.get(name, Plugged(None, None, {}))
-        each["says"], each["pci"] = known.says, known.pci
+        known = said.get(name, Plugged(None))
+        each["says"], each["pci"], each["buses"] = known.says, known.pci, known.buses
+        each["hotplug"] = name not in staying and known.comes
+        parts = (name, *inner_names(name))
+        own, _, blocker = known.bars.partition(" for: ")
+        each["state"] = (
+            next(filter(None, map(states.get, parts)), name) if own and not blocker else None
+        )
+        each["blocker"] = blocker or None
         unset = defaults(name)
         # A property without a default is empty, or nothing.
         each["values"] = {
@@ -516,6 +567,29 @@ def _devices(binary: _Binary, types: JSONObject, rows: list[list[JSON]]) -> JSON
             if (value or key in unset) and value != unset.get(key)
         }
     return found
+
+
+def _plugged(client: Client, id: str) -> Plugged:
+    """What there is to know of a device that is plugged in."""
+    return Plugged(
+        "", pci=_pci(client, id), values=_values(client, id), buses=sorted(_buses(client, id))
+    )
+
+
+def _buses(client: Client, id: str) -> Iterator[tuple[str, str, bool]]:
+    buses, pci = (
+        _names(client.execute("qom-list-types", {"implements": each})) for each in ("bus", "PCI")
+    )
+    # A virtio device's own buses are in its inner half.
+    for half in ("", "/virtio-backend"):
+        path = f"/machine/peripheral/{id}{half}"
+        with contextlib.suppress(QMPError):
+            for each in client.execute("qom-list", {"path": path}):
+                kind = each["type"].removeprefix("child<").removesuffix(">")
+                if kind in buses - pci:
+                    asked = {"path": f"{path}/{each['name']}", "property": "hotplug-handler"}
+                    comes = client.execute("qom-get", asked) != ""
+                    yield each["name"].replace(id, "@"), kind, comes
 
 
 def _pci(client: Client, id: str) -> JSON:

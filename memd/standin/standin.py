@@ -14,6 +14,8 @@ from memd.standin.catalogue import find_catalogue
 from memd.work import Turn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from memd.config import DeviceOption
     from memd.devices.machine import Machine
     from memd.qom import Property
@@ -184,6 +186,7 @@ class StandIn:
         return Devices(
             *(self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks),
             *(self.fsdevs, self.tpms, self.audiodevs, self._host.config.globals),
+            only_migratable=self._host.config.only_migratable,
         )
 
     @cached_property
@@ -259,8 +262,11 @@ class StandIn:
         """The migration of the machine."""
         from memd.standin.migration import Migration
 
-        parameters = self.migration_parameters
-        return Migration(self._host, parameters, self._compat, self.set_active)
+        asked = self.migration_parameters, self._compat, self.set_active, self._blockers
+        return Migration(self._host, *asked)
+
+    def _blockers(self) -> Sequence[tuple[str, str]]:
+        return self.devices.blockers() if "devices" in vars(self) else ()
 
     @cached_property
     def dump(self) -> Dump:

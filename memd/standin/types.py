@@ -93,3 +93,12 @@ def type_of_alias(catalogue: Catalogue, driver: str) -> str:
     if driver in listed:
         return driver
     return next((name for name, each in listed.items() if each["alias"] == driver), driver)
+
+
+def inner_names(driver: str) -> tuple[str, ...]:
+    """The names that the inner half of a virtio device may have, none for other devices."""
+    for end in ("-pci-non-transitional", "-pci-transitional", "-pci"):
+        if driver.endswith(end):
+            name = driver.removesuffix(end)
+            return (f"{name}-device", name)
+    return ()

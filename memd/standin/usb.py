@@ -77,11 +77,14 @@ class UsbPorts:
     Args:
         bus: the bus; its controller is its parent.
         machine: the machine, which may have devices by itself.
+
+    Attributes:
+        controller: what the bus is in.
     """
 
     def __init__(self, bus: Bus, machine: QObject) -> None:
         self._bus = bus
-        controller = bus.parent
+        controller = self.controller = bus.parent
         assert controller is not None
         values = getattr(controller, "values", {})
         speeds: tuple[str, ...] = (_FULL,)
@@ -148,6 +151,10 @@ class UsbPorts:
 
     def _open_hub(self, at: _Port, number: int) -> None:
         self._free += [_Port(f"{at.path}.{each + 1}", (_FULL,)) for each in range(number)]
+
+    def path(self, device: Device) -> str:
+        """The number of a device's port, after those of the hubs that it is behind."""
+        return self._taken[device].path
 
     def check(self, device: Device) -> None:
         """Raise `QMPError` where a device and its port have no speed in common."""

@@ -154,6 +154,7 @@ class Snapshots(NodeSnapshots):
             QMPError: it can't be done.
         """
         emit = emit or self._emit
+        self._migration.check_blocked()
         nodes = self._nodes(args)
         tag, given = args.get("tag"), "devices" in args
         if nodes and given and all(_has(node, tag) for node in nodes):
