@@ -203,9 +203,9 @@ def reset_meanwhile() -> QMPError:
     return QMPError("the machine was reset meanwhile")
 
 
-def device_not_found(desc: str) -> QMPError:
-    """A `QMPError` of class DeviceNotFound."""
-    return QMPError(desc, DEVICE_NOT_FOUND)
+def device_not_found(name: str, what: str = "Device") -> QMPError:
+    """The `QMPError`, of class DeviceNotFound, for a name that nothing has."""
+    return QMPError(f"{what} '{name}' not found", DEVICE_NOT_FOUND)
 
 
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")

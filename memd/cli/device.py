@@ -16,6 +16,7 @@ from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
 from memd.config import Config, DeviceOption
 from memd.errors import QMPError
+from memd.qapi.visit import missing
 
 DEVICE = OptsList("device", "driver", None)
 
@@ -39,7 +40,7 @@ def parse_device(given: Given, config: Config, ids: set[str]) -> DeviceOption:
 
         options = parse_json_argument(text, config.compat)
         if type(options.get("driver")) is not str:
-            raise QMPError("Parameter 'driver' is missing")
+            raise missing("driver")
         return DeviceOption(given.where, True, options)
     opts = parse_opts(DEVICE, text, None, ids)
     name = opts.get("driver")
@@ -52,7 +53,7 @@ def parse_device(given: Given, config: Config, ids: set[str]) -> DeviceOption:
             raise CommandLineError(error.desc, where=given.where, status=0) from None
     opts = parse_opts(DEVICE, text, given.warn(config.report), ids)
     if name is None:
-        raise QMPError("Parameter 'driver' is missing")
+        raise missing("driver")
     if opts.id is not None:
         ids.add(opts.id)
     return DeviceOption(given.where, False, dict(opts.with_id()))

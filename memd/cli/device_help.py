@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memd.cli.objects import property_line
-from memd.compat import Compat
-from memd.errors import QMPError
 
 if TYPE_CHECKING:
     from memd.config import Config
@@ -33,9 +31,6 @@ _GROUPS = (
     ("Uncategorized", ('name "pc-dimm", desc "DIMM memory module"',)),
 )
 
-# What every device has, and nobody sets.
-_HIDDEN = ("type", "parent_bus", "realized", "hotplugged", "hotpluggable")
-
 
 def device_help(config: Config, driver: str | None) -> str:
     """The devices that can be plugged in, or the properties of one.
@@ -53,6 +48,7 @@ def device_help(config: Config, driver: str | None) -> str:
         )
         return "\n".join(told)
     from memd.devices import register
+    from memd.devices.device import settable_properties
     from memd.qom import Tree
 
     tree = Tree(config.compat)
@@ -64,19 +60,8 @@ def device_help(config: Config, driver: str | None) -> str:
         recorded = find_catalogue(config.compat, config.catalogue)
         tree.more_types = CatalogueTypes(recorded, tree)
         driver = type_of_alias(recorded, driver)
-    qom_type = tree.type_by_name(driver)
-    if qom_type is None:
-        raise QMPError(f"Device '{driver}' not found")
-    if not qom_type.is_a("device") or qom_type.abstract:
-        raise QMPError("Parameter 'typename' expects a non-abstract device type")
-    # Those of 10.0 are other spellings.
-    properties = [
-        prop
-        for name, prop in qom_type.all_properties.items()
-        if name not in _HIDDEN
-        and not (config.compat is Compat.V10_0 and name.startswith("legacy-"))
-    ]
-    return f"{driver} options:\n" + "".join(sorted(map(_line, properties)))
+    lines = map(_line, settable_properties(tree, driver))
+    return f"{driver} options:\n" + "".join(sorted(lines))
 
 
 def _line(prop: Property) -> str:

@@ -340,7 +340,7 @@ def _caches(given: Any, levels: tuple[str, ...]) -> Any:
     from memd.qom.topology import NO_CACHES
 
     if not isinstance(given, list):
-        raise QMPError("Invalid parameter type for 'smp-cache', expected: array")
+        raise bad_type("smp-cache", "array")
     visit = visit_cache(visit_text)
     caches = [visit(each, f"smp-cache.{index}") for index, each in enumerate(given)]
     return shared_caches(NO_CACHES, caches, levels)

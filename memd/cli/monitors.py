@@ -14,6 +14,7 @@ from memd.cli.report import Answered
 from memd.compat import Compat
 from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError, bad_identifier, is_identifier
+from memd.qapi.visit import missing, not_accepted
 
 OWN = {"readonly": "bool", "allow-user": "str", "allow-group": "str"}
 """Options of memd's monitors that QEMU's don't have."""
@@ -140,10 +141,10 @@ class Monitors:
         if mode is None:
             mode = "control" if self._extended else "readline"
         if mode not in MODES:
-            raise QMPError(f"Parameter 'mode' does not accept value '{mode}'")
+            raise not_accepted("mode", mode)
         label = opts.get("chardev")
         if label is None:
-            raise QMPError("Parameter 'chardev' is missing")
+            raise missing("chardev")
         pretty = opts.switch("pretty") or False
         clash = pretty and mode == "readline"
         chardev = chardevs.get(label)

@@ -15,7 +15,7 @@ from memd.cli.reading import Apply, Given, apply_options, compat_of, located, re
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
 from memd.config import Config, Report
-from memd.errors import QMPError
+from memd.qapi.visit import not_accepted
 
 if TYPE_CHECKING:
     from memd.cli.hardware import Hardware
@@ -129,7 +129,7 @@ def method(place: str) -> Take:
 def one_of(name: str, value: str, values: Container[str]) -> str:
     """A value; raises `QMPError` where it is none of those that a parameter takes."""
     if value not in values:
-        raise QMPError(f"Parameter '{name}' does not accept value '{value}'")
+        raise not_accepted(name, value)
     return value
 
 

@@ -10,6 +10,7 @@ from memd.cli.objects import parse_object
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+from memd.qapi.visit import unexpected
 
 _POOLED = ("memory-backend-memfd", "memory-backend-ram", "memory-backend-shm")
 _POOL_ID = "pool"
@@ -32,7 +33,7 @@ def parse_pool(text: str, compat: Compat) -> tuple[JSONObject, int]:
         text = f"{_COUNT.sub('', text)},id={_POOL_ID}"
     options = parse_object(text, compat)
     if options.pop("id") != _POOL_ID:
-        raise QMPError("Parameter 'id' is unexpected")
+        raise unexpected("id")
     if options["qom-type"] not in _POOLED:
         raise QMPError(f"Parameter 'qom-type' expects {', '.join(_POOLED[:-1])} or {_POOLED[-1]}")
     if not (count.isascii() and count.isdecimal() and len(count) <= len(str(_MOST))):

@@ -36,6 +36,7 @@ from memd.config import Chardev, Config, DeviceOption, Report, StartCommand
 from memd.devices.kinds import FLASH
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+from memd.qapi.visit import missing, not_accepted
 
 if TYPE_CHECKING:
     from memd.standin.catalogue import Catalogue
@@ -260,7 +261,7 @@ def _audio(line: QemuCommandLine, given: Given) -> None:
         raise Answered(_help_of(line, "audiodev"))
     options, _help = parse_keyval(given.value, "driver")
     if "driver" not in options:
-        raise QMPError("Parameter 'driver' is missing")
+        raise missing("driver")
     card = options.pop("model", None)
     config.default_audio = card is None
     if options == {"driver": "none"} and card is None:
@@ -358,7 +359,7 @@ def _display(line: QemuCommandLine, given: Given) -> None:
         return
     kind = parse_keyval(given.value, "type")[0].get("type")
     if kind != "none" and kind not in _help_of(line, "display").split():
-        raise QMPError(f"Parameter 'type' does not accept value '{kind}'")
+        raise not_accepted("type", kind)
 
 
 def _vga(line: QemuCommandLine, given: Given) -> None:

@@ -22,7 +22,8 @@ from memd.errors import QMPError, is_identifier
 from memd.hostmem.deadline import at_start
 from memd.json_types import JSONObject
 from memd.option_text import pairs
-from memd.qapi.numbers import low_half, parse_size
+from memd.qapi.numbers import parse_size
+from memd.qapi.visit import as_signed, missing, not_accepted
 
 if TYPE_CHECKING:
     from memd.cli.qemu_system import QemuCommandLine
@@ -165,7 +166,7 @@ def take_add_fd(line: QemuCommandLine, given: Given) -> None:
 def _kept(opts: Opts, name: str) -> int:
     """The number of an option as QEMU keeps it, in 32 bits; raises `QMPError`."""
     number = opts.number(name)
-    kept = -1 if number is None else low_half(number)
+    kept = -1 if number is None else as_signed(number, 32)
     if kept < 0:
         raise QMPError(f"{name} option is required and must be non-negative")
     return kept
@@ -186,7 +187,7 @@ def take_tpmdev(line: QemuCommandLine, given: Given) -> None:
     opts = line.parse(_TPMDEV, given)
     kind = opts.get("type")
     if opts.id is None:
-        raise QMPError("Parameter 'id' is missing")
+        raise missing("id")
     if kind is None:
         raise QMPError("Parameter 'type' is missing", hint=_TPM_TYPES)
     if kind == "passthrough":
@@ -234,9 +235,9 @@ def take_incoming(line: QemuCommandLine, given: Given) -> None:
     elif ":" in value:
         options = {"uri": value}
     elif value:
-        raise QMPError(f"Parameter 'channel-type' does not accept value '{value}'")
+        raise not_accepted("channel-type", value)
     else:
-        raise QMPError("Parameter 'channel-type' is missing")
+        raise missing("channel-type")
     line.config.incoming = StartCommand(command, options, given.where)
 
 

@@ -11,14 +11,10 @@ from typing import TYPE_CHECKING
 from memd.cli.keyval import parse_keyval
 from memd.cli.report import Answered
 from memd.json_types import JSONObject
+from memd.qom.topology import ONE_CPU
 
 if TYPE_CHECKING:
     from memd.qom.machine_structs import Processors
-
-_KEYS = (
-    *("books", "clusters", "cores", "cpus", "dies", "drawers", "maxcpus", "modules", "sockets"),
-    "threads",
-)
 
 
 def parse_smp(text: str) -> JSONObject:
@@ -30,7 +26,7 @@ def parse_smp(text: str) -> JSONObject:
     """
     options, wants_help = parse_keyval(text, "cpus")
     if wants_help:
-        lines = "".join(f"  {key}=<num>\n" for key in _KEYS)
+        lines = "".join(f"  {key}=<num>\n" for key in sorted(ONE_CPU))
         raise Answered(f"smp-opts options:\n{lines}")
     return options
 
@@ -48,4 +44,4 @@ def topology(options: JSONObject, processors: Processors) -> dict[str, int]:
     from memd.qapi.keyval import typed
     from memd.qom.machine_structs import count_cpus
 
-    return count_cpus(typed(options, dict.fromkeys(_KEYS, "int"), "smp"), "smp", processors)
+    return count_cpus(typed(options, dict.fromkeys(ONE_CPU, "int"), "smp"), "smp", processors)

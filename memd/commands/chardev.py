@@ -6,7 +6,7 @@ The forms were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from memd.commands.daemon import Daemon
-from memd.errors import device_not_found
+from memd.errors import DEVICE_NOT_FOUND, QMPError
 from memd.hostmem.sockets import host_and_port
 from memd.json_types import JSON, JSONObject
 from memd.qom import ChardevObject
@@ -36,7 +36,7 @@ def yank(daemon: Daemon, args: JSONObject) -> JSON:
     for instance in args["instances"]:
         chardev = sockets.get(instance["id"]) if instance["type"] == "chardev" else None
         if chardev is None:
-            raise device_not_found("Instance not found")
+            raise QMPError("Instance not found", DEVICE_NOT_FOUND)
         found.append(chardev)
     for chardev in found:
         if chardev.on_yank is not None:

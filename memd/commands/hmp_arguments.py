@@ -16,6 +16,7 @@ import re
 
 from memd.json_types import JSONObject
 from memd.qapi.numbers import parse_size, parse_uint64
+from memd.qapi.visit import as_signed
 
 BLANKS = " \t\n\v\f\r"
 _WORD = re.compile(r"\S+", re.ASCII)
@@ -107,20 +108,15 @@ def _value(kind: str, text: str) -> tuple[str | int | bool, int]:
         raise ValueError("number too large")
     if kind == "i" and number >> 32:
         raise ValueError(_NOT_32_BITS)
-    number = _signed(number)
+    number = as_signed(number, 64)
     if kind == "M" and number < 0:
         raise ValueError("enter a positive value")
-    return _signed(number << 20) if kind == "M" else number, match.end()
+    return as_signed(number << 20, 64) if kind == "M" else number, match.end()
 
 
 def words(text: str) -> list[str]:
     """What is between blanks, of which Python's own `split` knows more than QEMU."""
     return _WORD.findall(text)
-
-
-def _signed(number: int) -> int:
-    """The signed integer that its last 64 bits are."""
-    return (number + 2**63) % 2**64 - 2**63
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -19,6 +19,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
 from memd.qapi.numbers import parse_size
+from memd.qapi.visit import missing
 from memd.work import Outcome, in_turns
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+")
@@ -39,7 +40,7 @@ async def device_add(daemon: Daemon, args: JSONObject) -> None:
     options = _options(args.get("device", ""), "driver")
     driver = options.get("driver")
     if type(driver) is not str or not driver:
-        raise QMPError("Parameter 'driver' is missing")
+        raise missing("driver")
     kind = daemon.tree.device_type(driver)
     await add_device(daemon.machine, arguments(options, kind))
 

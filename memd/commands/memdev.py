@@ -13,6 +13,7 @@ from memd.commands.descriptors import take_descriptor
 from memd.commands.qom import backends
 from memd.errors import MOST_TEXT, QMPError, device_not_found, refusing
 from memd.json_types import JSON, JSONObject
+from memd.qapi.visit import missing
 from memd.wire import encode
 from memd.work import MEMORY, Encoded, Event, Job, Outcome, Pieces
 
@@ -108,7 +109,7 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
             descriptor.close()
         return {}
     if "data" not in args:
-        raise QMPError("Parameter 'data' is missing")
+        raise missing("data")
     length = decoded_length(text)
     access.check_length(length, "data")
     access.check_range(id, backend.size, offset, length)
@@ -344,7 +345,7 @@ def find_backend(daemon: Daemon, id: str) -> tuple[MemoryBackend, Region]:
     backend = daemon.tree.objects.get(id)
     if backend is None:
         # What carries memory may carry as long an id, and an error is cut.
-        raise device_not_found(f"Device '{id[:MOST_TEXT]}' not found")
+        raise device_not_found(id[:MOST_TEXT])
     if not isinstance(backend, MemoryBackend) or backend.region is None:
         raise QMPError(f"object '{id}' is not a memory backend")
     return backend, backend.region

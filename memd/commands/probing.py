@@ -11,8 +11,9 @@ import os
 from memd.commands.daemon import Daemon
 from memd.commands.machine import query_target
 from memd.compat import Compat
-from memd.errors import QMPError, device_not_found
+from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
+from memd.qom.topology import ONE_CPU
 from memd.work import Event, Outcome
 
 
@@ -105,19 +106,9 @@ def query_accelerators(daemon: Daemon, args: JSONObject) -> JSON:
 
 def device_list_properties(daemon: Daemon, args: JSONObject) -> JSON:
     """The properties of a class of devices that can be set when one is made."""
-    name = args["typename"]
-    found = daemon.tree.type_by_name(name)
-    if found is None:
-        raise device_not_found(f"Device '{name}' not found")
-    if not found.is_a("device") or found.abstract:
-        raise QMPError("Parameter 'typename' expects a non-abstract device type")
-    common = daemon.tree.types()["device"].all_properties
-    # Those of 10.0 are other spellings.
-    return [
-        prop.info()
-        for name, prop in found.all_properties.items()
-        if name not in common and not (daemon.compat is Compat.V10_0 and name.startswith("legacy-"))
-    ]
+    from memd.devices.device import settable_properties
+
+    return [each.info() for each in settable_properties(daemon.tree, args["typename"])]
 
 
 async def x_exit_preconfig(daemon: Daemon, args: JSONObject) -> JSON:
@@ -163,13 +154,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "device": {},
     "numa": {},
     "memory": {"size": "size", "slots": "number", "maxmem": "size"},
-    "smp-opts": dict.fromkeys(
-        (
-            *("cpus", "drawers", "books", "sockets", "dies", "clusters", "modules", "cores"),
-            *("threads", "maxcpus"),
-        ),
-        "number",
-    ),
+    "smp-opts": dict.fromkeys(ONE_CPU, "number"),
 }
 """Option to parameter to its QAPI `CommandLineParameterType`."""
 

@@ -92,7 +92,7 @@ def qom_list_properties(daemon: Daemon, args: JSONObject) -> list[JSON]:
     name = args["typename"]
     found = daemon.tree.type_by_name(name)
     if found is None:
-        raise device_not_found(f"Class '{name}' not found")
+        raise device_not_found(name, "Class")
     if not found.is_a("object"):
         raise QMPError("Parameter 'typename' expects a QOM type")
     return [prop.info() for prop in found.all_properties.values()]
@@ -119,7 +119,7 @@ def _resolve_one(tree: Tree, path: str) -> QObject:
         return found
     if ambiguous:
         raise QMPError(f"Path '{path}' is ambiguous")
-    raise device_not_found(f"Device '{path}' not found")
+    raise device_not_found(path)
 
 
 async def _values(obj: QObject) -> list[JSON]:

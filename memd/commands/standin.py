@@ -23,6 +23,7 @@ from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHand
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
+from memd.qapi.visit import as_signed, bad_type
 from memd.session import Session
 from memd.standin.standin import StandIn
 from memd.work import Command, Outcome
@@ -118,7 +119,7 @@ def screendump(daemon: Daemon, args: JSONObject) -> JSON:
     from memd.standin.vnc import adapters
 
     if "device" in args and daemon.tree.lookup(args["device"])[0] is None:
-        raise device_not_found(f"Device '{args['device']}' not found")
+        raise device_not_found(args["device"])
     if any(adapters(daemon.tree)):
         raise QMPError("memd has no picture of a display")
     raise QMPError("There is no console to take a screendump from")
@@ -132,10 +133,8 @@ def input_send_event(daemon: Daemon, args: JSONObject) -> JSON:
     if id is not None:
         device = daemon.tree.resolve("/machine/peripheral").children.get(id)
         if device is None:
-            raise device_not_found(f"Device '{id}' not found")
-        head = args.get("head", 0)
-        # Of 32 bits.
-        head = (head + (1 << 31)) % (1 << 32) - (1 << 31)
+            raise device_not_found(id)
+        head = as_signed(args.get("head", 0), 32)
         shown = next((each for each in adapters(daemon.tree) if each is device), None)
         if shown is None or not 0 <= head < shown.values.get("max_outputs", 1):
             raise QMPError(f"Device {id} (head {head}) is not bound to a QemuConsole")
@@ -163,14 +162,14 @@ def query_cpu_model_expansion(daemon: Daemon, args: JSONObject) -> JSON:
     model_name, props = expansion(standin_of(daemon).catalogue, args["type"], model["name"])
     changed = model.get("props", {})
     if type(changed) is not dict:
-        raise QMPError("Invalid parameter type for 'model.props', expected: object")
+        raise bad_type("model.props", "object")
     for name, value in changed.items():
         if name not in props:
             raise QMPError(f"Property '{model['name']}-x86_64-cpu.{name}' not found")
         if type(value) is not type(props[name]):
             kinds = {bool: "boolean", str: "string", int: "integer"}
             expected = kinds.get(type(props[name]), "string")
-            raise QMPError(f"Invalid parameter type for '{name}', expected: {expected}")
+            raise bad_type(name, expected)
         props[name] = value
     return {"model": {"name": model_name, "props": props}}
 

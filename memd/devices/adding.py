@@ -16,6 +16,7 @@ from memd.devices.virtio_pmem import VirtioPmem
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
+from memd.qapi.visit import missing
 from memd.qom import Tree
 
 _DIMMS: dict[str, type[PcDimm]] = {"pc-dimm": PcDimm, "nvdimm": Nvdimm}
@@ -55,7 +56,7 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
     driver = args.get("driver")
     # The command reads its arguments itself, and a number is not a driver at all.
     if type(driver) is not str:
-        raise QMPError("Parameter 'driver' is missing")
+        raise missing("driver")
     check_migrating(machine)
     if not is_device(driver) or (machine.add_other and is_anothers(machine, driver)):
         if machine.add_other is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
 from memd.qom import ObjectType
+from memd.qom.object import not_found
 
 
 def arguments(options: JSONObject, qom_type: ObjectType | None) -> JSONObject:
@@ -29,7 +29,7 @@ def arguments(options: JSONObject, qom_type: ObjectType | None) -> JSONObject:
             continue
         prop = qom_type.all_properties.get(name)
         if prop is None:
-            raise QMPError(f"Property '{qom_type.name}.{name}' not found")
+            raise not_found(qom_type, name)
         typed[name] = value_of(prop.type, name, text)
     return typed
 

@@ -202,12 +202,12 @@ class Buses:
             return self.pci if on_pci else None
         first, _, rest = name.partition("/")
         if name.startswith("/"):
-            raise device_not_found(f"Device '{rest.partition('/')[0]}' not found")
+            raise device_not_found(rest.partition("/")[0])
         bus = self._for_pci.get(first)
         if bus is None and first not in self.others and not (virtio and first == "virtio-bus"):
             raise QMPError(f"Bus '{first}' not found")
         if rest:
-            raise device_not_found(f"Device '{rest.partition('/')[0]}' not found")
+            raise device_not_found(rest.partition("/")[0])
         if bus is None and first == "virtio-bus":
             raise QMPError("Bus 'virtio-bus' is full")
         if bus is None or not on_pci:

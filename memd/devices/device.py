@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from memd.backends.base import MemoryBackend
+from memd.compat import Compat
 from memd.devices.machine import Device
-from memd.errors import QMPError
+from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
 from memd.qapi.visit import (
     BUILTIN_VISITS,
@@ -39,6 +40,27 @@ DESCRIPTIONS = {
     "PCIELinkWidth": "1/2/4/8/12/16/32",
 }
 """What is told of properties of a type, unless they have a description."""
+
+
+def settable_properties(tree: Tree, driver: str) -> list[Property]:
+    """The properties of a type of devices that can be set when one is made.
+
+    Raises:
+        QMPError: there is no such type, or no device is of it.
+    """
+    found = tree.type_by_name(driver)
+    if found is None:
+        raise device_not_found(driver)
+    if not found.is_a("device") or found.abstract:
+        raise QMPError("Parameter 'typename' expects a non-abstract device type")
+    common = tree.types()["device"].all_properties
+    # Those of 10.0 that begin so are other spellings.
+    legacy = () if tree.compat is not Compat.V10_0 else ("legacy-",)
+    return [
+        prop
+        for name, prop in found.all_properties.items()
+        if name not in common and not name.startswith(legacy)
+    ]
 
 
 def deleted(device: Device, path: str) -> Event:

@@ -162,6 +162,13 @@ class SystemDevice(Device):
         return False
 
 
+def add_unattached(tree: Tree, device: Device) -> None:
+    """Put a device into the tree that the machine makes by itself once it is whole."""
+    unattached = tree.resolve("/machine/unattached")
+    number = sum(name.startswith("device[") for name in unattached.children)
+    unattached.add_child(f"device[{number}]", device)
+
+
 def not_hotplugged(kind: str) -> QMPError:
     """The error for a device on no bus, of a type that can't come and go on the machine."""
     return QMPError(f"Device '{kind}' can not be hotplugged on this machine")
@@ -443,7 +450,7 @@ class Machine:
         path = id if id.startswith("/") else f"/machine/peripheral/{id}"
         found, _ambiguous = self.tree.lookup(path)
         if found is None:
-            raise device_not_found(f"Device '{id}' not found")
+            raise device_not_found(id)
         if not found.qom_type.is_a("device"):
             raise QMPError(f"{id} is not a device")
         if not isinstance(found, Device):

@@ -13,8 +13,9 @@ from memd.faulty.fault import Effect, Spec, raw_bytes
 from memd.faulty.hub import FaultyHub
 from memd.faulty.replay import Script
 from memd.faulty.session import OWN, FaultySession
-from memd.faulty.transcript import Entry, load_transcript, read_transcript
+from memd.faulty.transcript import conversations, load_transcript, read_transcript
 from memd.json_types import JSON, JSONObject
+from memd.qapi.visit import missing
 from memd.session import Dispatch, Session
 from memd.wire.rows import encode_rows
 from memd.work import Constant, Job, Outcome, in_turns, value_of
@@ -139,7 +140,7 @@ def _send(hub: FaultyHub, args: JSONObject) -> JSON:
         raise QMPError("Parameters 'raw' and 'raw-base64' exclude each other")
     data = raw_bytes(args)
     if data is None:
-        raise QMPError("Parameter 'raw' is missing")
+        raise missing("raw")
     for session in hub.sessions(args.get("client")):
         session.send_raw(data)
     return {}
@@ -182,14 +183,7 @@ async def _compare(hub: FaultyHub, args: JSONObject) -> JSON:
         except ValueError as error:
             raise QMPError(f"Parameter 'messages' is not a transcript: {error}") from None
     said = hub.transcript.all()
-
-    def work() -> str:
-        came: dict[int, list[Entry]] = {}
-        for entry in said:
-            came.setdefault(entry["connection"], []).append(entry)
-        return difference(wanted, [came[number] for number in sorted(came)])
-
-    if wrong := await Job(work):
+    if wrong := await Job(lambda: difference(wanted, conversations(said))):
         raise QMPError(wrong)
     return {}
 

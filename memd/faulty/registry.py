@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 from memd.errors import QMPError
-from memd.faulty.fault import SCOPES, Effect, Fault, Spec
+from memd.faulty.fault import Effect, Fault, Spec
 from memd.json_types import JSONObject
 from memd.places import Account, Share
 
@@ -19,9 +20,8 @@ class FaultRegistry:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._counted: dict[str, Share] = {}
-        self._faults: dict[str, Fault] = {}
-        self._by_scope: dict[str, list[Fault]] = {scope: [] for scope in SCOPES}
+        # Each with what it counts as.
+        self._faults: dict[str, tuple[Fault, Share]] = {}
         self._made = 0
         # System calls are counted in whatever thread makes them.
         self._lock = threading.Lock()
@@ -39,10 +39,9 @@ class FaultRegistry:
         if id in self._faults:
             raise QMPError(f"Duplicate ID '{id}' for fault")
         fault = Fault(id, spec)
-        self._counted[id] = self._account.charge(spec)
+        counted = self._account.charge(spec)
         with self._lock:
-            self._faults[id] = fault
-            self._by_scope[fault.scope].append(fault)
+            self._faults[id] = fault, counted
         return fault.id
 
     def remove(self, id: str) -> None:
@@ -52,28 +51,27 @@ class FaultRegistry:
             QMPError: there is none of that name.
         """
         with self._lock:
-            fault = self._faults.pop(id, None)
-            if fault is None:
-                raise QMPError(f"fault '{id}' not found")
-            self._by_scope[fault.scope].remove(fault)
-        self._counted.pop(id).end()
+            found = self._faults.pop(id, None)
+        if found is None:
+            raise QMPError(f"fault '{id}' not found")
+        found[1].end()
 
     def clear(self) -> None:
         """Take all faults away."""
-        for counted in self._counted.values():
+        for _fault, counted in self._faults.values():
             counted.end()
-        self._counted.clear()
         with self._lock:
             self._faults.clear()
-            for faults in self._by_scope.values():
-                faults.clear()
 
     def list(self) -> list[JSONObject]:
         """The faults as `TestFaultInfo`."""
         return [
             {"id": fault.id, "fault": fault.spec, "seen": fault.seen, "applied": fault.applied}
-            for fault in self._faults.values()
+            for fault, _counted in self._faults.values()
         ]
+
+    def _of(self, scope: str) -> Iterator[Fault]:
+        return (fault for fault, _counted in self._faults.values() if fault.scope == scope)
 
     def effect(self, scope: str, arguments: object = None, **facts: object) -> Effect | None:
         """The effect of those faults of a scope that something meets; None for no effect.
@@ -87,7 +85,7 @@ class FaultRegistry:
         with self._lock:
             faults = [
                 fault
-                for fault in self._by_scope[scope]
+                for fault in self._of(scope)
                 if fault.is_for(arguments, **facts) and fault.count()
             ]
         return Effect(faults) if faults else None
@@ -95,14 +93,14 @@ class FaultRegistry:
     @property
     def has_events(self) -> bool:
         """Whether there are faults of events."""
-        return bool(self._by_scope["event"])
+        return any(self._of("event"))
 
     def version(self) -> Spec | None:
         """The version that is to be told, or None."""
-        specs = (fault.spec for fault in self._by_scope["greeting"])
+        specs = (fault.spec for fault in self._of("greeting"))
         return next((spec["version"] for spec in specs if "version" in spec), None)
 
     def listed(self) -> set[str]:
         """The commands that are told of, though there may be none such."""
-        faults = self._by_scope["command"]
+        faults = self._of("command")
         return {fault.spec["command"] for fault in faults if fault.spec.get("listed")}

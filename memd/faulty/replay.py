@@ -90,10 +90,6 @@ class Replay:
         """The number of the client's messages that have not come."""
         return len(self._asked)
 
-    def begin(self) -> list[bytes | None]:
-        """The server's messages before the client's first."""
-        return self._due()
-
     def answer(self, item: object) -> list[bytes | None]:
         """The server's messages after this one of the client's; None for an end.
 
@@ -110,7 +106,7 @@ class Replay:
         self._came += 1
         recorded = expected.get("message")
         self._ids.append((_id_of(recorded), _id_of(item)))
-        return self._due()
+        return self.due()
 
     def _compare(self, item: object) -> str | None:
         """The difference of a client's message from the expected one; None for none."""
@@ -127,8 +123,8 @@ class Replay:
         wanted = _shown(expected["message"]) if "message" in expected else "garbage"
         return self._script.mismatch(expected["line"], f"{wanted} is expected, and {came} came")
 
-    def _due(self) -> list[bytes | None]:
-        """The server's next messages, up to where it waits for the client.
+    def due(self) -> list[bytes | None]:
+        """The server's next messages, up to where it waits for the client; None for an end.
 
         An answer waits for its own command only, so that a client may wait for
         each answer where the recorded one did not.

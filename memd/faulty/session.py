@@ -79,7 +79,7 @@ class FaultySession(Session):
 
     def greet(self, greeting: JSON) -> None:
         if self._replay is not None:
-            self._say(self._replay.begin())
+            self._say(self._replay.due())
             return
         effect = self.effect = self._faults.effect("greeting", **self._who)
         if effect is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, starmap
 
 from memd.errors import QMPError, refusing
@@ -164,7 +164,7 @@ def read_transcript(text: str) -> list[list[Entry]]:
     Raises:
         ValueError: what is wrong with it, and in which line.
     """
-    conversations: dict[int, list[Entry]] = {}
+    entries: list[Entry] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -176,10 +176,18 @@ def read_transcript(text: str) -> list[list[Entry]]:
         if wrong:
             raise ValueError(f"line {number}: {wrong}")
         entry["line"] = number
-        conversations.setdefault(entry.get("connection", 1), []).append(entry)
-    if not conversations:
+        entries.append(entry)
+    if not entries:
         raise ValueError("there is nothing in it")
-    return [conversations[number] for number in sorted(conversations)]
+    return conversations(entries)
+
+
+def conversations(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """The entries of each connection, by its number."""
+    found: dict[int, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.get("connection", 1), []).append(entry)
+    return [found[number] for number in sorted(found)]
 
 
 def _wrong(entry: object) -> str:

@@ -10,7 +10,7 @@ does not take, as the caller knows the text of the error; `option_number` raises
 from __future__ import annotations
 
 from memd.errors import QMPError
-from memd.qapi.visit import INT64_MAX, INT64_MIN, UINT64_MAX
+from memd.qapi.visit import INT64_MAX, INT64_MIN, UINT64_MAX, as_signed
 
 _SPACE = " \t\n\v\f\r"
 _DIGITS = frozenset("0123456789")
@@ -90,7 +90,7 @@ def option_number(text: str, name: str) -> int:
         if is_integer(text):
             raise QMPError(f"Value '{text}' is too large for parameter '{name}'")
         raise QMPError(f"Parameter '{name}' expects a number")
-    return number - (1 << 64) if number >> 63 else number
+    return as_signed(number, 64)
 
 
 SIZE_HINT = (
@@ -117,11 +117,6 @@ def option_size(text: str, name: str) -> int:
     if is_integer(text) or (suffixed and parse_size(f"{text[:-1]}k")):
         raise QMPError(f"Value '{text}' is out of range for parameter '{name}'")
     raise QMPError(f"Parameter '{name}' expects a non-negative number below 2^64", hint=SIZE_HINT)
-
-
-def low_half(number: int) -> int:
-    """The lower 32 of the bits of a number, as a signed one."""
-    return (number + 2**31) % 2**32 - 2**31
 
 
 def parse_uuid(text: str) -> str | None:

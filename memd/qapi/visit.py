@@ -26,6 +26,12 @@ INT64_MIN, INT64_MAX = INTEGERS["int64"]
 UINT64_MAX = INTEGERS["uint64"][1]
 
 
+def as_signed(number: int, bits: int) -> int:
+    """The signed integer that the lower bits of a number are."""
+    half = 1 << bits - 1
+    return (number + half) % (2 * half) - half
+
+
 def bad_type(path: str, expected: str) -> QMPError:
     """The error for a value of another JSON type than `expected`."""
     return QMPError(f"Invalid parameter type for '{path}', expected: {expected}")
@@ -39,6 +45,11 @@ def missing(path: str) -> QMPError:
 def unexpected(path: str) -> QMPError:
     """The error for a member that the schema does not know."""
     return QMPError(f"Parameter '{path}' is unexpected")
+
+
+def not_accepted(name: str, value: JSON) -> QMPError:
+    """The error for a value that is none of those which a parameter takes."""
+    return QMPError(f"Parameter '{name}' does not accept value '{value}'")
 
 
 def last_name(path: str) -> str:
@@ -155,7 +166,7 @@ def visit_enum(members: Iterable[str], string: Visit = visit_str) -> Visit:
     def visit(value: JSON, path: str) -> JSON:
         name = string(value, path)
         if name not in names:
-            raise QMPError(f"Parameter '{last_name(path)}' does not accept value '{name}'")
+            raise not_accepted(last_name(path), name)
         return name
 
     return visit

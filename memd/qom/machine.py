@@ -14,6 +14,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import (
     Visit,
+    as_signed,
     bad_type,
     visit_bool,
     visit_enum,
@@ -117,7 +118,7 @@ def visit_low_half(visit: Visit) -> Visit:
     """A QAPI int that QEMU keeps in 32 bits, cutting off the rest; `visit` reads all of it."""
 
     def visit_low(value: JSON, path: str) -> JSON:
-        return (visit(value, path) + 2**31) % 2**32 - 2**31
+        return as_signed(visit(value, path), 32)
 
     return visit_low
 

@@ -16,6 +16,7 @@ from memd.hostmem.spec import UINT64, round_up
 from memd.json_types import JSON
 from memd.qapi.visit import (
     Visit,
+    as_signed,
     bad_type,
     missing,
     unexpected,
@@ -180,9 +181,8 @@ def count_cpus(value: JSON, path: str, processors: Processors) -> dict[str, int]
         )
     if not 1 <= maxcpus <= processors.largest:
         bound, limit = ("max", processors.largest) if maxcpus else ("min", 1)
-        signed = maxcpus - 2**32 if maxcpus >= 2**31 else maxcpus
         raise QMPError(
-            f"Invalid SMP CPUs {signed}. The {bound} CPUs supported by machine"
+            f"Invalid SMP CPUs {as_signed(maxcpus, 32)}. The {bound} CPUs supported by machine"
             f" '{processors.machine}' is {limit}"
         )
     return {**ONE_CPU, **named, "cpus": cpus, "maxcpus": maxcpus}

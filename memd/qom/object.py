@@ -94,7 +94,7 @@ class QObject:
             return prop.get(self)
         if name in self.children:
             return self.tree.path_of(self.children[name])
-        raise not_found(self, name)
+        raise not_found(self.qom_type, name)
 
     def set_property(self, name: str, value: JSON) -> Command[None] | None:
         """Set a property to what a client sent.
@@ -109,8 +109,8 @@ class QObject:
         if prop is not None:
             return prop.set(self, value)
         if name in self.children:
-            raise not_writable(self, name)
-        raise not_found(self, name)
+            raise not_writable(self.qom_type, name)
+        raise not_found(self.qom_type, name)
 
     def refresh(self) -> None:
         """Update what is derived from the properties, which may have changed."""
@@ -258,7 +258,7 @@ class Property:
         """
         setter = self.setter
         if setter is None:
-            raise not_writable(obj, self.name)
+            raise not_writable(obj.qom_type, self.name)
         if self.guard is not None:
             self.guard(obj)
         return setter(obj, self.visit(value, self.name))
@@ -373,17 +373,17 @@ class LinkProperty(Property):
         other, ambiguous = tree.lookup(path)
         if other is not None or ambiguous:
             raise bad_type(self.name, self.target_type)
-        raise device_not_found(f"Device '{path}' not found")
+        raise device_not_found(path)
 
 
-def not_found(obj: QObject, name: str) -> QMPError:
-    """The error for a property that an object does not have."""
-    return QMPError(f"Property '{obj.qom_type.name}.{name}' not found")
+def not_found(kind: ObjectType, name: str) -> QMPError:
+    """The error for a property that objects of a type do not have."""
+    return QMPError(f"Property '{kind.name}.{name}' not found")
 
 
-def not_writable(obj: QObject, name: str) -> QMPError:
+def not_writable(kind: ObjectType, name: str) -> QMPError:
     """The error for a property that can't be set."""
-    return QMPError(f"Property '{obj.qom_type.name}.{name}' is not writable")
+    return QMPError(f"Property '{kind.name}.{name}' is not writable")
 
 
 OBJECT = ObjectType(

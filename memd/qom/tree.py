@@ -170,7 +170,7 @@ class Tree:
                 return listed
         found, _ambiguous = self.lookup(path)
         if found is None:
-            raise device_not_found(f"Device '{path}' not found")
+            raise device_not_found(path)
         return found
 
     def lookup(self, path: str, type_name: str | None = None) -> tuple[QObject | None, bool]:

@@ -35,6 +35,7 @@ from memd.hostmem.sockets import (
 from memd.json_types import JSON, JSONObject
 from memd.places import USER, Account, Share
 from memd.qapi.numbers import parse_size, parse_uint64
+from memd.qapi.visit import as_signed
 from memd.standin.chardevs import Copy, Held, TakeFd, create_file, open_file
 from memd.work import Completion, Job
 
@@ -343,7 +344,7 @@ def _begin_at(fd: int, offset: int | None, *, write: bool) -> None:
             os.ftruncate(fd, 0)
         return
     # The kernel's signed number; Python refuses others before they get there.
-    signed = offset - (1 << 64) if offset >= 1 << 63 else offset
+    signed = as_signed(offset, 64)
     try:
         if write:
             what = f"failed to truncate migration file to offset {offset:x}"

@@ -16,6 +16,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import parse_size
 from memd.qom import ObjectType, Property, Tree
+from memd.qom.object import not_found
 from memd.standin.catalogue import Catalogue
 from memd.standin.property_text import read_global
 from memd.standin.types import CatalogueTypes
@@ -72,7 +73,7 @@ def _given(known: ObjectType, text: str) -> Iterator[tuple[str, JSON]]:
         name, told = name.replace("_", "-"), told if is_given else "on"
         if word[0] in "+-":
             if word[1:] not in known.all_properties:
-                raise QMPError(f"Property '{known.name}.{word[1:]}' not found")
+                raise not_found(known, word[1:])
             yield word[1:], word[0] == "+"
         elif name != _IN_HERTZ:
             yield name, read_global(known, Global(known.name, name, told))

@@ -17,7 +17,7 @@ from memd.devices.adding import id_of, put
 from memd.devices.bus import PciBus
 from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
-from memd.devices.machine import Device, not_hotplugged
+from memd.devices.machine import Device, add_unattached, not_hotplugged
 from memd.devices.machine_object import CPU
 from memd.devices.parts import PCI_HALF, PciPart, parts_of
 from memd.devices.pci import PORT, GuestsPciDevice, PciDevice, open_bus
@@ -399,10 +399,7 @@ class Devices:
         bus = machine.buses.pci
         # Every machine that such a device is for has one.
         assert bus is not None
-        part = PciPart(self.type_of(PCI_HALF), self._tree, bus)
-        unattached = self._tree.resolve("/machine/unattached")
-        number = sum(name.startswith("device[") for name in unattached.children)
-        unattached.add_child(f"device[{number}]", part)
+        add_unattached(self._tree, PciPart(self.type_of(PCI_HALF), self._tree, bus))
 
     def _admit(self, driver: str, machine: str) -> JSONObject:
         kind = self._tree.type_by_name(driver)

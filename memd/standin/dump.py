@@ -18,6 +18,7 @@ from memd.devices.machine_object import cpus
 from memd.errors import QMPError, reset_meanwhile
 from memd.hostmem import cgroup, content
 from memd.json_types import JSON, JSONObject
+from memd.qapi.visit import missing
 from memd.work import Event, Events, Job
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ class Dump:
         if kind != "elf" and (args["paging"] or filtered):
             raise QMPError("kdump-compressed format doesn't support paging or filter")
         if "begin" in args and "length" not in args:
-            raise QMPError("Parameter 'length' is missing")
+            raise missing("length")
         if "length" in args and "begin" not in args:
-            raise QMPError("Parameter 'begin' is missing")
+            raise missing("begin")
         if self._status == "active":
             raise QMPError("There is a dump in process, please wait.")
         if kind != "elf":

@@ -379,7 +379,7 @@ class Netdevs:
         """
         found = self._known.get(args["id"])
         if found is None:
-            raise device_not_found(f"Device '{args['id']}' not found")
+            raise device_not_found(args["id"])
         if not found.deletable:
             raise QMPError(f"Device '{args['id']}' is not a netdev")
         del self._known[args["id"]]
@@ -409,7 +409,7 @@ class Netdevs:
     def set_link(self, args: JSONObject) -> None:
         """`set_link`, of a backend or a device; raises `QMPError` where there is none."""
         if not any(each.id == args["name"] for each in self._clients):
-            raise device_not_found(f"Device '{args['name']}' not found")
+            raise device_not_found(args["name"])
 
     def add_device(self, nic: Nic, id: str | None, address: str) -> str:
         """A network device is there; gives its address.

@@ -12,6 +12,7 @@ from memd.qapi.keyval import parsed
 from memd.qapi.numbers import option_size, parse_int64, parse_switch, parse_uint64
 from memd.qapi.visit import narrow_integers
 from memd.qom import ObjectType
+from memd.qom.object import not_found
 
 _int64, _uint64 = parsed(parse_int64, "int64"), parsed(parse_uint64, "uint64")
 VISITS = {
@@ -38,7 +39,7 @@ def read_global(kind: ObjectType, given: Global) -> JSON:
     try:
         told = kind.all_properties.get(name)
         if told is None:
-            raise QMPError(f"Property '{kind.name}.{name}' not found")
+            raise not_found(kind, name)
         visit = VISITS.get(told.type)
         return given.value if visit is None else visit(given.value, name)
     except QMPError as error:

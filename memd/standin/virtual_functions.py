@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from memd.devices.machine import Machine
+from memd.devices.machine import Machine, add_unattached
 from memd.devices.pci import GuestsPciDevice, PciDevice
 from memd.errors import QMPError
 from memd.qom import ObjectType
@@ -90,7 +90,6 @@ def add_functions(
     if last >= _PLACES:
         raise QMPError("VF addr overflows")
     added: list[VirtualFunction] = []
-    unattached = machine.tree.resolve("/machine/unattached")
     try:
         for place in range(first, last + 1, kind.stride):
             function = VirtualFunction(qom_type, machine.tree, None, device.bus)
@@ -99,8 +98,7 @@ def add_functions(
             device.bus.occupy(place, qom_type.name, multifunction=True)
             function.place = place
             function.realized = True
-            number = sum(name.startswith("device[") for name in unattached.children)
-            unattached.add_child(f"device[{number}]", function)
+            add_unattached(machine.tree, function)
             added.append(function)
     except QMPError:
         remove_functions(added)

@@ -140,7 +140,8 @@ def test_one_that_is_refused(audited: Audited) -> None:
     audited.comes_to = device_not_found("no")
     with pytest.raises(QMPError, match="no"):
         audited("qom-set", path="/objects/a", property="merge", value=True)
-    assert (audited.last["outcome"], audited.last["error"]) == ("DeviceNotFound", "no")
+    told = ("DeviceNotFound", "Device 'no' not found")
+    assert (audited.last["outcome"], audited.last["error"]) == told
     assert "id" not in audited.last
 
 

@@ -49,7 +49,7 @@ def test_a_client_that_does_as_recorded(tmp_path: Path) -> None:
         {"from": "server", "end": True},
     )
     replay = recorded.next()
-    assert values(replay.begin()) == [GREETING]
+    assert values(replay.due()) == [GREETING]
     assert recorded.left == 2
     # Ids are the client's own, and arguments may be left out where they are empty.
     first = {"execute": "qmp_capabilities", "arguments": {}, "id": 1}
@@ -87,12 +87,12 @@ def test_recorded_in_a_rush_and_replayed_one_by_one(tmp_path: Path) -> None:
         server({"return": 2, "id": 2}),
     )
     replay = recorded.next()
-    assert values(replay.begin()) == [GREETING]
+    assert values(replay.due()) == [GREETING]
     assert values(replay.answer({"execute": "a"})) == [{"return": 1}]
     assert values(replay.answer({"execute": "b"})) == [EVENT, {"return": 2}]
     # And the same in a rush once more, as it is the only conversation.
     again = recorded.next()
-    again.begin()
+    again.due()
     assert values(again.answer({"execute": "a", "id": "x"})) == [{"return": 1, "id": "x"}]
 
 
@@ -105,7 +105,7 @@ def test_what_is_no_message(tmp_path: Path) -> None:
         {"from": "server", "end": True},
     )
     replay = recorded.next()
-    assert replay.begin() == [b"hello\r\n"]
+    assert replay.due() == [b"hello\r\n"]
     error, end = values(replay.answer(QMPError("some other text")))
     assert (error["error"]["desc"], end) == ("JSON parse error", None)
 

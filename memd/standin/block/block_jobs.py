@@ -345,7 +345,7 @@ class Images:
         """`block-commit`; raises `QMPError`."""
         node = self._blocks.find(args["device"])
         if node is None:
-            raise device_not_found(f"Device '{args['device']}' not found")
+            raise device_not_found(args["device"])
         self._blocks.check_root(node)
         for name in ("base", "top"):
             if {name, f"{name}-node"} <= args.keys():

@@ -19,7 +19,8 @@ from memd.devices.machine import Asked, Device
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.hostmem.file_systems import of_paths
 from memd.json_types import JSON, JSONObject
-from memd.qapi.numbers import low_half, option_number
+from memd.qapi.numbers import option_number
+from memd.qapi.visit import as_signed
 from memd.standin.block.graph import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
 from memd.standin.block.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.wire.rows import encode_rows
@@ -527,7 +528,7 @@ class Drives:
         if drive is None:
             path = id if id.startswith("/") else f"/machine/peripheral/{id}"
             if "device" in args or self._tree.lookup(path)[0] is None:
-                raise device_not_found(f"Device '{args.get('device', id)}' not found")
+                raise device_not_found(str(args.get("device", id)))
             raise QMPError("Device does not have a block device backend")
         return drive
 
@@ -739,7 +740,7 @@ def _checked(wanted: JSONObject, typed: Typed) -> JSONObject:
 
 
 def _int(text: str | None, name: str) -> Any:
-    return None if text is None else low_half(option_number(text, name))
+    return None if text is None else as_signed(option_number(text, name), 32)
 
 
 def _name(args: JSONObject) -> str:
