@@ -287,32 +287,22 @@ class Devices:
         driver = args["driver"]
         told = self._admit(driver, machine.config.type)
         socket = self._cpu_socket(machine, driver, args.get("bus"))
-        if socket is None:
-            bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
-            if machine.started or (bus is None and told["says"] is None):
-                self.check_hotplug(driver, bus)
+        if socket is not None:
+            self._add_cpu(machine, socket, args)
+            return
+        bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
+        if machine.started or (bus is None and told["says"] is None):
+            self.check_hotplug(driver, bus)
         id = id_of(args)
         name = machine.name_device(id)
         kind = self.type_of(driver)
-        device: AnyDevice | CPU
-        if socket is not None:
-            device = CPU(kind, self._tree, {}, -1, id)
-        elif isinstance(bus, PciBus):
+        device: AnyDevice
+        if isinstance(bus, PciBus):
             device = OtherPciDevice(kind, self._tree, id, bus, self)
         else:
             device = OtherDevice(kind, self._tree, id, bus, self)
         try:
             put(machine, device, name, args)
-            if isinstance(device, CPU):
-                from memd.standin.cpu_features import cpu_values
-                from memd.standin.cpus import place_cpu
-
-                values = cpu_values(self._catalogue, self._tree, machine.config, driver)
-                values.pop("memory", None)
-                device.values = values | device.values
-                assert socket is not None
-                place_cpu(machine, socket, device)
-                return
             await self._prepare(machine, device, told)
         except BaseException:
             if isinstance(device, OtherPciDevice) and device.placed:
@@ -330,6 +320,23 @@ class Devices:
         if "netdev" in kind.all_properties:
             given = device.values.get("mac", "")
             device.values["mac"] = self._netdevs.add_device(self._nic(device), id, given)
+
+    def _add_cpu(self, machine: Machine, socket: MachineKind, args: JSONObject) -> None:
+        from memd.standin.cpu_features import cpu_values
+        from memd.standin.cpus import place_cpu
+
+        driver, id = args["driver"], id_of(args)
+        name = machine.name_device(id)
+        cpu = CPU(self.type_of(driver), self._tree, {}, -1, id)
+        try:
+            put(machine, cpu, name, args)
+            values = cpu_values(self._catalogue, self._tree, machine.config, driver)
+            values.pop("memory", None)
+            cpu.values = values | cpu.values
+            place_cpu(machine, socket, cpu)
+        except BaseException:
+            cpu.leave_tree()
+            raise
 
     async def _prepare(self, machine: Machine, device: AnyDevice, told: JSONObject) -> None:
         """Give a device its place and what it refers to, after all checks; raises `QMPError`.
