@@ -208,6 +208,26 @@ def device_not_found(name: str, what: str = "Device") -> QMPError:
     return QMPError(f"{what} '{name}' not found", DEVICE_NOT_FOUND)
 
 
+def bad_type(path: str, expected: str) -> QMPError:
+    """The error for a value of another JSON type than `expected`."""
+    return QMPError(f"Invalid parameter type for '{path}', expected: {expected}")
+
+
+def missing(path: str) -> QMPError:
+    """The error for a mandatory member that is not there."""
+    return QMPError(f"Parameter '{path}' is missing")
+
+
+def unexpected(path: str) -> QMPError:
+    """The error for a member that the schema does not know."""
+    return QMPError(f"Parameter '{path}' is unexpected")
+
+
+def not_accepted(name: str, value: object) -> QMPError:
+    """The error for a value that is none of those which a parameter takes."""
+    return QMPError(f"Parameter '{name}' does not accept value '{value}'")
+
+
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _FURTHER = _FIRST | frozenset("0123456789-._")
 

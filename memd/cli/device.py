@@ -15,8 +15,7 @@ from memd.cli.opts import OptsList, parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
 from memd.config import Config, DeviceOption
-from memd.errors import QMPError
-from memd.qapi.visit import missing
+from memd.errors import QMPError, missing
 
 DEVICE = OptsList("device", "driver", None)
 

@@ -26,10 +26,10 @@ from memd.devices.kinds import (
     machine_kinds,
     recorded_kinds,
 )
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_type
 from memd.json_types import JSONObject
 from memd.qapi.keyval import SCALARS, visit_text
-from memd.qapi.visit import bad_type, visit_enum
+from memd.qapi.visit import visit_enum
 from memd.qom.machine import check_value, machine_types, visit_low_half, words_of
 
 _LEGACY = ("accel", "igd-passthru", "kernel-irqchip", "kvm-shadow-mem")

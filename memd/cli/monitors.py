@@ -13,8 +13,7 @@ from memd.cli.reading import Given, located
 from memd.cli.report import Answered
 from memd.compat import Compat
 from memd.config import Chardev, Config, MonitorSpec
-from memd.errors import QMPError, bad_identifier, is_identifier
-from memd.qapi.visit import missing, not_accepted
+from memd.errors import QMPError, bad_identifier, is_identifier, missing, not_accepted
 
 OWN = {"readonly": "bool", "allow-user": "str", "allow-group": "str"}
 """Options of memd's monitors that QEMU's don't have."""

@@ -15,7 +15,7 @@ from memd.cli.reading import Apply, Given, apply_options, compat_of, located, re
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
 from memd.config import Config, Report
-from memd.qapi.visit import not_accepted
+from memd.errors import not_accepted
 
 if TYPE_CHECKING:
     from memd.cli.hardware import Hardware

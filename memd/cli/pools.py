@@ -8,9 +8,8 @@ import re
 from memd.cli.json_argument import parse_json_argument
 from memd.cli.objects import parse_object
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, unexpected
 from memd.json_types import JSONObject
-from memd.qapi.visit import unexpected
 
 _POOLED = ("memory-backend-memfd", "memory-backend-ram", "memory-backend-shm")
 _POOL_ID = "pool"

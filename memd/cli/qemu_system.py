@@ -34,9 +34,9 @@ from memd.cli.start import run_command
 from memd.compat import Compat
 from memd.config import Chardev, Config, DeviceOption, Report, StartCommand
 from memd.devices.kinds import FLASH
-from memd.errors import QMPError
+from memd.errors import QMPError, missing, not_accepted, unexpected
 from memd.json_types import JSONObject
-from memd.qapi.visit import missing, not_accepted
+from memd.standin.catalogue import LISTED, find_catalogue
 
 if TYPE_CHECKING:
     from memd.standin.catalogue import Catalogue
@@ -124,8 +124,6 @@ class QemuCommandLine(CommandLine):
     @property
     def catalogue(self) -> Catalogue:
         """The catalogue of the QEMU that is stood in for; raises `QMPError`."""
-        from memd.standin.catalogue import find_catalogue
-
         return find_catalogue(self.config.compat, self.config.catalogue)
 
 
@@ -331,7 +329,7 @@ def _compat(line: QemuCommandLine, given: Given) -> None:
     if compat_of(given.value) is not None:
         return
     from memd.qapi.keyval import visit_text
-    from memd.qapi.visit import unexpected, visit_enum
+    from memd.qapi.visit import visit_enum
 
     options, wants_help = parse_keyval(given.value)
     if wants_help:
@@ -472,8 +470,7 @@ OPTIONS: dict[str, Take] = {
     **dict.fromkeys(REFUSED, _refuse),
     "dump-vmstate": _description,
 }
-_LISTED = ("accel", "audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
-OPTIONS.update({name: _listed(OPTIONS[name]) for name in _LISTED})
+OPTIONS.update({name: _listed(OPTIONS[name]) for name in LISTED})
 FLAGS: dict[str, Take] = {
     **{name: options.FLAGS[name] for name in ("daemonize", "test-faults", "allow-exec")},
     "S": options.flag("stopped"),

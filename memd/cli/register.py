@@ -18,12 +18,12 @@ from memd.cli.opts import Opts, OptsList
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered
 from memd.config import Config, DeviceOption, StartCommand
-from memd.errors import QMPError, is_identifier
+from memd.errors import QMPError, is_identifier, missing, not_accepted
 from memd.hostmem.deadline import at_start
 from memd.json_types import JSONObject
 from memd.option_text import pairs
 from memd.qapi.numbers import parse_size
-from memd.qapi.visit import as_signed, missing, not_accepted
+from memd.qapi.visit import as_signed
 
 if TYPE_CHECKING:
     from memd.cli.qemu_system import QemuCommandLine

@@ -15,11 +15,10 @@ from memd.commands.daemon import Daemon, standin_of
 from memd.commands.descriptors import no_fd
 from memd.commands.hmp_arguments import Usage
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, missing
 from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
 from memd.qapi.numbers import parse_size
-from memd.qapi.visit import missing
 from memd.work import Outcome, in_turns
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+")

@@ -11,9 +11,8 @@ from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.commands.descriptors import take_descriptor
 from memd.commands.qom import backends
-from memd.errors import MOST_TEXT, QMPError, device_not_found, refusing
+from memd.errors import MOST_TEXT, QMPError, device_not_found, missing, refusing
 from memd.json_types import JSON, JSONObject
-from memd.qapi.visit import missing
 from memd.wire import encode
 from memd.work import MEMORY, Encoded, Event, Job, Outcome, Pieces
 

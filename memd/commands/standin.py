@@ -21,9 +21,9 @@ from memd.commands.hmp_registers import query_virtio
 from memd.commands.idle import IDLE
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.compat import Compat
-from memd.errors import QMPError, device_not_found
+from memd.errors import QMPError, bad_type, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.qapi.visit import as_signed, bad_type
+from memd.qapi.visit import as_signed
 from memd.session import Session
 from memd.standin.standin import StandIn
 from memd.work import Command, Outcome

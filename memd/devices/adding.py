@@ -13,10 +13,9 @@ from memd.devices.placeholders import PLACEHOLDERS, Placeholder
 from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.devices.virtio_pmem import VirtioPmem
-from memd.errors import QMPError
+from memd.errors import QMPError, missing
 from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
-from memd.qapi.visit import missing
 from memd.qom import Tree
 
 _DIMMS: dict[str, type[PcDimm]] = {"pc-dimm": PcDimm, "nvdimm": Nvdimm}

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 
-from memd.errors import GENERIC_ERROR, QMPError
+from memd.errors import GENERIC_ERROR, QMPError, missing
 from memd.faulty.checks import Expected, difference, unexpected
 from memd.faulty.connection import told_event
 from memd.faulty.fault import Effect, Spec, raw_bytes
@@ -15,7 +15,6 @@ from memd.faulty.replay import Script
 from memd.faulty.session import OWN, FaultySession
 from memd.faulty.transcript import conversations, load_transcript, read_transcript
 from memd.json_types import JSON, JSONObject
-from memd.qapi.visit import missing
 from memd.session import Dispatch, Session
 from memd.wire.rows import encode_rows
 from memd.work import Constant, Job, Outcome, in_turns, value_of

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_type, missing, unexpected
 from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import first_unexpected, object_order
 from memd.qapi.types import (
@@ -27,10 +27,7 @@ from memd.qapi.types import (
 from memd.qapi.visit import (
     BUILTIN_VISITS,
     Visit,
-    bad_type,
     last_name,
-    missing,
-    unexpected,
     visit_bool,
     visit_enum,
     visit_list,

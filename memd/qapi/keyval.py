@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_type
 from memd.json_types import JSON, JSONObject
 from memd.qapi.check import ObjectVisit, Visits
 from memd.qapi.dotted_keys import Nest, descend, members, put
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_uint64
 from memd.qapi.types import ArrayType, ObjectType, Type
-from memd.qapi.visit import (
-    Visit,
-    bad_type,
-    narrow_integers,
-    visit_any,
-    visit_null,
-)
+from memd.qapi.visit import Visit, narrow_integers, visit_any, visit_null
 
 
 def check_keyval(type_: ObjectType, options: Mapping[str, JSON]) -> JSONObject:

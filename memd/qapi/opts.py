@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_type
 from memd.json_types import JSON, JSONObject
 from memd.qapi.check import ObjectVisit, Visits
 from memd.qapi.hash_order import first_unexpected
 from memd.qapi.keyval import parsed
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_unsigned
 from memd.qapi.types import AlternateType, ArrayType, BuiltinType, ObjectType, Type
-from memd.qapi.visit import BUILTIN_VISITS, Visit, bad_type, narrow_integers
+from memd.qapi.visit import BUILTIN_VISITS, Visit, narrow_integers
 
 _LONGEST_RANGE = 65536
 """The most integers that one range may stand for, as QEMU limits it."""

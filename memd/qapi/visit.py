@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_type, not_accepted
 from memd.json_types import JSON
 
 Visit = Callable[[JSON, str], JSON]
@@ -30,26 +30,6 @@ def as_signed(number: int, bits: int) -> int:
     """The signed integer that the lower bits of a number are."""
     half = 1 << bits - 1
     return (number + half) % (2 * half) - half
-
-
-def bad_type(path: str, expected: str) -> QMPError:
-    """The error for a value of another JSON type than `expected`."""
-    return QMPError(f"Invalid parameter type for '{path}', expected: {expected}")
-
-
-def missing(path: str) -> QMPError:
-    """The error for a mandatory member that is not there."""
-    return QMPError(f"Parameter '{path}' is missing")
-
-
-def unexpected(path: str) -> QMPError:
-    """The error for a member that the schema does not know."""
-    return QMPError(f"Parameter '{path}' is unexpected")
-
-
-def not_accepted(name: str, value: JSON) -> QMPError:
-    """The error for a value that is none of those which a parameter takes."""
-    return QMPError(f"Parameter '{name}' does not accept value '{value}'")
 
 
 def last_name(path: str) -> str:

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_type
 from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import (
     Visit,
     as_signed,
-    bad_type,
     visit_bool,
     visit_enum,
     visit_int64,

@@ -11,15 +11,12 @@ from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_type, missing, unexpected
 from memd.hostmem.spec import UINT64, round_up
 from memd.json_types import JSON
 from memd.qapi.visit import (
     Visit,
     as_signed,
-    bad_type,
-    missing,
-    unexpected,
     visit_bool,
     visit_enum,
     visit_int64,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, Protocol
 
-from memd.errors import QMPError, device_not_found
+from memd.errors import QMPError, bad_type, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.qapi.visit import Visit, bad_type, visit_any, visit_bool, visit_str
+from memd.qapi.visit import Visit, visit_any, visit_bool, visit_str
 from memd.work import Command
 
 Get = Callable[[Any], JSON]

@@ -35,6 +35,9 @@ SECTIONS = (
 )
 """The parts of a catalogue, each read by itself."""
 
+LISTED = ("accel", "audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
+"""Options whose `help` lists what can be named there: the members of "lists"."""
+
 _BY_LINE = ("types", "devices", "bases", "static", "full")
 """Those whose members are parsed one by one."""
 

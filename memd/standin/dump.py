@@ -15,10 +15,9 @@ from memd.backends.base import MemoryBackend
 from memd.devices.area import ram_ranges
 from memd.devices.machine import Machine
 from memd.devices.machine_object import cpus
-from memd.errors import QMPError, reset_meanwhile
+from memd.errors import QMPError, missing, reset_meanwhile
 from memd.hostmem import cgroup, content
 from memd.json_types import JSON, JSONObject
-from memd.qapi.visit import missing
 from memd.work import Event, Events, Job
 
 if TYPE_CHECKING:

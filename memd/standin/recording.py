@@ -24,7 +24,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.schema import Schema
 from memd.qapi.types import AlternateType, BuiltinType, EnumType, Type
-from memd.standin.catalogue import write_catalogue
+from memd.standin.catalogue import LISTED, write_catalogue
 from memd.standin.expressions import expressions
 from memd.standin.specimens import Way, ways
 from memd.standin.types import inner_names
@@ -70,9 +70,6 @@ _SHORT = 1 << 13
 
 _DEVICE = re.compile(r'name "(?P<name>[^"]+)"(, bus (?P<bus>[^,]+))?(, alias "(?P<alias>[^"]+)")?')
 """A device in the monitor's list of them."""
-
-_LISTED = ("accel", "audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
-"""Options whose `help` lists what can be named there."""
 
 _DESCRIPTION = re.compile(r', desc ".*"')
 
@@ -383,7 +380,7 @@ def _record(binary: _Binary, path: str) -> None:
     with binary.run("none", "--preconfig") as client:
         preconfig = _preconfig(client, schema["entries"])
     sections["schema"] = expressions(**schema, preconfig=preconfig)
-    sections["lists"] = {name: binary.list(name) for name in _LISTED}
+    sections["lists"] = {name: binary.list(name) for name in LISTED}
     sections["types"], sections["rows"] = _types(binary)
     sections["devices"] = _devices(binary, sections["types"], sections["rows"])
     questions = [(name, None) for name in _unasked(schema)]
