@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -38,18 +38,15 @@ def several(act: Callable[[T], None], items: Iterable[T]) -> None:
     The threads end with the process, so that one that waits for a source does
     not hold its end up.
     """
-    left: queue.SimpleQueue[T] = queue.SimpleQueue()
-    count = 0
-    for item in items:
-        left.put(item)
-        count += 1
+    left = deque(items)
+    count = len(left)
     failures: list[BaseException] = []
 
     def work() -> None:
         while not failures:
             try:
-                item = left.get_nowait()
-            except queue.Empty:
+                item = left.popleft()
+            except IndexError:
                 return
             try:
                 act(item)
