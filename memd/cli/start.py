@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
 import threading
@@ -78,6 +79,7 @@ def serve(config: Config) -> int:
     Raises:
         QMPError: it can't begin to.
     """
+    _import_asyncio()
     from memd.app import run
     from memd.app.passed import take_passed
     from memd.cli.log import log_in_lines
@@ -110,6 +112,20 @@ def serve(config: Config) -> int:
     finally:
         if pidfile is not None:
             pidfile.close()
+
+
+def _import_asyncio() -> None:
+    """Import asyncio as Python has it where there is no `ssl`, if neither is imported yet.
+
+    `ssl` would be a twelfth of a start, and 4 MiB. asyncio has it for TLS of its own, which
+    memd does not use: what does (`memd.server.tls`, `memd.pages.http`) imports `ssl` itself.
+    """
+    if "ssl" not in sys.modules:
+        sys.modules["ssl"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("asyncio")
+        finally:
+            del sys.modules["ssl"]
 
 
 def _say(answer: Answered) -> int:

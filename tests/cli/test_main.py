@@ -43,17 +43,30 @@ def test_as_a_module() -> None:
     )
 
 
-def test_a_question_costs_no_daemon() -> None:
+def loaded(program: str, *argv: str) -> set[str]:
+    """The modules that a command imports; a daemon on its standard input is told to end."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "memd", "--help"],
+        [sys.executable, "-X", "importtime", "-m", program, *argv],
+        input='{"execute": "qmp_capabilities"} {"execute": "quit"}',
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
         cwd=TREE,
     )
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "memd.cli.options" in loaded
+    assert done.returncode == 0, done.stderr
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_a_question_costs_no_daemon() -> None:
+    names = loaded("memd", "--help")
+    assert "memd.cli.options" in names
     cold = {"asyncio", "argparse", "logging", "json", "subprocess", "tempfile", "inspect"}
-    assert loaded & cold == set()
-    assert not {name for name in loaded if name.startswith(("memd.qapi", "memd.qom", "memd.app"))}
+    assert names & cold == set()
+    assert not {name for name in names if name.startswith(("memd.qapi", "memd.qom", "memd.app"))}
+
+
+def test_a_daemon_has_no_tls_before_it_is_asked_for() -> None:
+    names = loaded("memd", "--qmp", "stdio")
+    assert "_asyncio" in names
+    assert "_ssl" not in names
