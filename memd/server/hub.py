@@ -14,7 +14,7 @@ from memd.compat import Compat
 from memd.errors import QMPError, StartError
 from memd.hostmem.sockets import close_socket
 from memd.json_types import JSON, JSONObject
-from memd.places import ANYBODY, Places
+from memd.places import ANYBODY
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
 from memd.server.limits import ConnectionBudget, Limits
@@ -34,6 +34,9 @@ class Hub:
 
     Attributes:
         dispatch: runs a command; see `memd.session.Dispatch`.
+        opened: places for descriptors, as are the next three; see `ConnectionBudget`. Of
+            connections that are no clients' those are counted here alone.
+        kept, descriptors, refused: the same.
         ended: set to the reason (QAPI `ShutdownCause`) once the daemon is to end.
     """
 
@@ -46,8 +49,10 @@ class Hub:
         limits: Limits | None = None,
     ) -> None:
         self._loop = loop
-        self._shared = ConnectionBudget(loop, limits, self._relieve)
-        self._places = self._shared.clients
+        self._shared = shared = ConnectionBudget(loop, limits, self._relieve)
+        self.opened, self.kept = shared.opened, shared.kept
+        self.descriptors, self.refused = shared.descriptors, shared.refused
+        self._places = shared.clients
         self._relieving = False
         self._jobs = Jobs(loop, self.broadcast)
         self._greeting = greeting
@@ -63,30 +68,9 @@ class Hub:
         self._jobs.prepare()
         self._shared.make_room()
 
-    @property
-    def descriptors(self) -> Places:
-        """Descriptors of clients that are held, or on their way to them."""
-        return self._shared.descriptors
-
-    @property
-    def opened(self) -> Places:
-        """All descriptors that are open for anybody; connections that are no clients are counted
-        here alone."""
-        return self._shared.opened
-
-    @property
-    def kept(self) -> Places:
-        """All descriptors that are open for clients, but for those of their connections."""
-        return self._shared.kept
-
-    @property
-    def refused(self) -> Places:
-        """Those that clients have sent, that are not taken, and that are not closed yet."""
-        return self._shared.refused
-
     def has_descriptor_to_spare(self, user: int) -> bool:
         """Whether one more may be sent to a user's client; those that were read don't count."""
-        places = self._shared.descriptors
+        places = self.descriptors
         if not places.has_free_place(user):
             for connection in self._connections:
                 connection.descriptors_are_read()

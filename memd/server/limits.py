@@ -120,16 +120,6 @@ def default_clients() -> int:
     return max(1, os.sysconf("SC_OPEN_MAX") // 2)
 
 
-def client_places(limits: Limits, within: Places) -> Places:
-    """Places for clients; by default one user's may take three quarters."""
-    return _places(limits.clients, SHARE, limits.clients_per_user, within)
-
-
-def descriptor_places(limits: Limits, within: Places) -> Places:
-    """Places for descriptors; by default one user's clients may have half of them."""
-    return _places(limits.descriptors, 1 / 2, limits.descriptors_per_user, within)
-
-
 def _places(total: int, share: float, each: int | None, within: Places) -> Places:
     return Places(total, 1 if each is not None else share, each or 0, within=within)
 
@@ -183,15 +173,17 @@ class ConnectionBudget:
         limits: Limits | None = None,
         relieve: Callable[[bool], None] = lambda _at_once: None,
     ) -> None:
-        self.limits = Limits() if limits is None else limits
+        self.limits = limits = Limits() if limits is None else limits
         self.turns = FairScheduler(loop)
         self.log = LimitedLog(loop)
         most = os.sysconf("SC_OPEN_MAX")
         most -= min(OWN, most // 4)
         self.opened = Places(most, SHARE)
         self.kept = Places(most - most // 8, SHARE, within=self.opened)
-        self.clients = client_places(self.limits, self.opened)
-        self.descriptors = descriptor_places(self.limits, self.kept)
+        self.clients = _places(limits.clients, SHARE, limits.clients_per_user, self.opened)
+        self.descriptors = _places(
+            limits.descriptors, 1 / 2, limits.descriptors_per_user, self.kept
+        )
         self.refused = Places(within=self.opened)
         self._room = most - MOST_FDS
         # A command line has limits, and no loop.

@@ -245,18 +245,14 @@ class SocketFiles:
         if self._ended:
             made.remove()
 
-    def end(self) -> list[SocketFile]:
-        """Those to be removed now."""
-        self._ended = True
-        return self._made
-
     async def remove(self, in_thread: Callable[..., Awaitable[object]]) -> None:
         """Remove them, each in a thread of its own: one may wait for its file system.
 
         Args:
             in_thread: runs a function for so many seconds at most.
         """
-        await asyncio.gather(*(in_thread(each.remove, END_PATIENCE) for each in self.end()))
+        self._ended = True
+        await asyncio.gather(*(in_thread(each.remove, END_PATIENCE) for each in self._made))
 
 
 def _identity(path: str) -> tuple[int, int] | None:

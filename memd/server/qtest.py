@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from memd.hostmem.sockets import close_socket
+from memd.hostmem.sockets import close_socket, receive
 from memd.hostmem.writer import LineWriter
 from memd.places import Places
 from memd.server.peer import user_of
@@ -96,6 +96,7 @@ class QTestConnection:
         on_lost: Callable[[QTestConnection], None],
     ) -> None:
         self._loop = loop
+        self._socket = sock
         self._stream = SocketStream(sock)
         self._log = log
         self._on_lost = on_lost
@@ -105,12 +106,8 @@ class QTestConnection:
         loop.add_reader(self._stream.read_fd, self._on_readable)
 
     def _on_readable(self) -> None:
-        if self._stream.brings_fds(LINE_LIMIT):
-            # They are not received, as closing them might wait.
-            self.close()
-            return
         try:
-            data, _fds = self._stream.receive(LINE_LIMIT)
+            data = receive(self._socket, LINE_LIMIT)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

@@ -106,20 +106,23 @@ def test_no_descriptor_is_left_when_it_fails(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
-def test_the_file_that_was_made_is_removed(tmp_path: Path) -> None:
+async def at_once(remove: Callable[[], None], _seconds: float) -> None:
+    remove()
+
+
+async def test_the_file_that_was_made_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     files = SocketFiles()
     with listen_unix(str(path)):
         files.add(str(path))
-        (made,) = files.end()
-        made.remove()
+        await files.remove(at_once)
     assert not path.exists()
 
 
-def test_a_file_that_is_made_after_the_end_is_removed(tmp_path: Path) -> None:
+async def test_a_file_that_is_made_after_the_end_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     files = SocketFiles()
-    assert files.end() == []
+    await files.remove(at_once)
     with listen_unix(str(path)):
         files.add(str(path))
     assert not path.exists()
