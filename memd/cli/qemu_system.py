@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device, with_mux
@@ -595,19 +595,8 @@ def _named_chardev(config: Config, spec: str) -> Chardev:
     raise CommandLineError(f'Failed to initialize device for qtest: "{spec}"')
 
 
-def parse_arguments(argv: Sequence[str], report: Report) -> Config:
-    """The config of `qemu-system-memd ARGV...`.
-
-    Args:
-        argv: without the program's name.
-        report: writes warnings.
-
-    Raises:
-        CommandLineError: it can't be run.
-        Answered: it asks a question.
-    """
-    line = QemuCommandLine(report)
-    config, hardware = line.config, line.hardware
+def _read(argv: Sequence[str]) -> list[Given]:
+    """The options of a command line, and those that `-readconfig` and `-set` stand for."""
     given = [
         # An image alone is that of the first disk.
         each if each.name else each._replace(name="hda")
@@ -621,6 +610,47 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         from memd.cli.set_option import take_set
 
         given = expand(given, "set", partial(take_set, options=OPTIONS))
+    return given
+
+
+def _check_fw_cfg(line: QemuCommandLine, given: Sequence[Given]) -> None:
+    """Raise `CommandLineError` where `-fw_cfg` is for a machine that has none."""
+    if line.hardware.machine.kind.kind in ("none", "x-remote"):
+        for option in given:
+            if option.name == "fw_cfg":
+                raise CommandLineError("fw_cfg device not available", where=option.where)
+
+
+def _write_to_copies(config: Config) -> None:
+    """Take `-snapshot`: what is written to a drive is lost, unless it says otherwise."""
+    for each in config.startup:
+        if each.command == "drive":
+            each.options.setdefault("snapshot", "on")
+
+
+def _describe(line: QemuCommandLine, file: IO[str]) -> NoReturn:
+    """Take `-dump-vmstate`: write what a machine's stream has, and raise `Answered`."""
+    with file:
+        # The devices have no state that could be described.
+        json.dump({"vmschkmachine": {"Name": line.hardware.machine.kind.name}}, file, indent=2)
+        file.write("\n")
+    raise Answered("")
+
+
+def parse_arguments(argv: Sequence[str], report: Report) -> Config:
+    """The config of `qemu-system-memd ARGV...`.
+
+    Args:
+        argv: without the program's name.
+        report: writes warnings.
+
+    Raises:
+        CommandLineError: it can't be run.
+        Answered: it asks a question.
+    """
+    line = QemuCommandLine(report)
+    config, hardware = line.config, line.hardware
+    given = _read(argv)
     line.find_compat(given)
     hardware.machine.listed = partial(_machines, line)
     apply_options(given, OPTIONS | FLAGS, line)
@@ -631,10 +661,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     _check_together(line)
     hardware.machine.check_type(config.compat)
     _set_clock(line)
-    if hardware.machine.kind.kind in ("none", "x-remote"):
-        for option in given:
-            if option.name == "fw_cfg":
-                raise CommandLineError("fw_cfg device not available", where=option.where)
+    _check_fw_cfg(line, given)
     given = [*given, *_add_defaults(line, given)]
     line.monitors.finish()
     _check_stdio(line, given)
@@ -642,17 +669,11 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         hardware.resolve()
     _check_cpu(line)
     if any(each.name == "snapshot" for each in given):
-        for each in config.startup:
-            if each.command == "drive":
-                each.options.setdefault("snapshot", "on")
+        _write_to_copies(config)
     _use_drives(config)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     if line.description is not None:
-        with line.description as file:
-            # The devices have no state that could be described.
-            json.dump({"vmschkmachine": {"Name": hardware.machine.kind.name}}, file, indent=2)
-            file.write("\n")
-        raise Answered("")
+        _describe(line, line.description)
     _open_qtest(line)
     _register_nulls(config)
     config.startup.sort(key=_moment)

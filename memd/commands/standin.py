@@ -354,8 +354,27 @@ def _add_network(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
             netdevs.add_to_hub(netdev)
         if option != "nic":
             return
-    name, model = checked["id"] if option == "net" else None, device.get("model", "")
-    named = model
+    name = checked["id"] if option == "net" else None
+    _ask_for_nic(daemon, standin, name, device, netdev, option)
+
+
+def _ask_for_nic(
+    daemon: Daemon,
+    standin: StandIn,
+    name: str | None,
+    device: JSONObject,
+    netdev: str | None,
+    option: str,
+) -> None:
+    """Have the machine make a network device.
+
+    Args:
+        name: its name; None for one that is made up.
+        device: what is said of it.
+        netdev: the backend that it is on.
+        option: "nic" or "net".
+    """
+    named = model = device.get("model", "")
     if model == "virtio":
         model = "virtio-net-pci"
     if model:
@@ -368,7 +387,7 @@ def _add_network(daemon: Daemon, standin: StandIn, start: StartCommand) -> None:
     values = {"vectors": 0} if option == "nic" else {}
     values |= {name: value for name, value in device.items() if name == "vectors"}
     address = device.get("macaddr", "")
-    netdevs.ask_for(name, named, model, f"{bus} nic", address, netdev, values)
+    standin.netdevs.ask_for(name, named, model, f"{bus} nic", address, netdev, values)
 
 
 _MOST_SERIAL = 4

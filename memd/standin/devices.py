@@ -365,14 +365,8 @@ class Devices:
             raise QMPError("'tpmdev' property is required")
         if "fsdev" in known:
             await self._fsdevs.check(values.get("fsdev"), values.get("mount_tag"))
-        if driver in _IOMMUS and any(each.qom_type.name in _IOMMUS for each in self._present):
-            raise QMPError("QEMU does not support multiple vIOMMUs for x86 yet.")
-        if driver == "intel-iommu":
-            _settle_iommu(values)
-        if driver == _AMD_IOMMU:
-            if values.get("intremap", "auto") == "auto":
-                values["intremap"] = "on"
-            self._add_pci_half(machine)
+        if driver in _IOMMUS:
+            self._prepare_iommu(device, machine)
         if kind.is_a(BALLOON) and has_balloon(self._tree, device.name):
             raise QMPError("Only one balloon device is supported")
         if driver == "floppy":
@@ -401,12 +395,20 @@ class Devices:
             await self._blocks.relock()
             device.leaving = False
 
-    def _add_pci_half(self, machine: Machine) -> None:
-        """Add the device by which a guest finds an `amd-iommu`."""
-        bus = machine.buses.pci
-        # Every machine that such a device is for has one.
-        assert bus is not None
-        add_unattached(self._tree, PciPart(self.type_of(PCI_HALF), self._tree, bus))
+    def _prepare_iommu(self, device: AnyDevice, machine: Machine) -> None:
+        """Decide what an IOMMU leaves open; raises `QMPError` where there can't be such a one."""
+        if any(each.qom_type.name in _IOMMUS for each in self._present):
+            raise QMPError("QEMU does not support multiple vIOMMUs for x86 yet.")
+        values = device.values
+        if device.qom_type.name == "intel-iommu":
+            _settle_iommu(values)
+        elif device.qom_type.name == _AMD_IOMMU:
+            if values.get("intremap", "auto") == "auto":
+                values["intremap"] = "on"
+            # The device by which a guest finds it; every machine that it is for has a PCI bus.
+            bus = machine.buses.pci
+            assert bus is not None
+            add_unattached(self._tree, PciPart(self.type_of(PCI_HALF), self._tree, bus))
 
     def _admit(self, driver: str, machine: str) -> JSONObject:
         kind = self._tree.type_by_name(driver)
