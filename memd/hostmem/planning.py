@@ -52,18 +52,19 @@ class PlannedFile:
         dax: whether its file system maps persistent memory directly.
     """
 
+    creates = False
+    allocated = 0
+    free: int | None = None
+    file_system = ""
+    largest = OFF_T_MAX
+    gets: int | None = None
+    cannot_get = 0
+    dax = False
+
     def __init__(self, kind: str, opened: Opened, open_flags: int) -> None:
         self.kind = kind
         self.opened = opened
         self.open_flags = open_flags
-        self.creates = False
-        self.allocated = 0
-        self.free: int | None = None
-        self.file_system = ""
-        self.largest = OFF_T_MAX
-        self.gets: int | None = None
-        self.cannot_get = 0
-        self.dax = False
 
     @property
     def had(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -207,10 +208,8 @@ def replace(path: str, data: bytes, *, sync: bool = True) -> None:
 
 def remove(path: str) -> None:
     """Remove a file, if it is there. Raises `OSError`."""
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def sync_directory(path: str) -> None:

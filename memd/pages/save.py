@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from memd.errors import QMPError, refusing
 from memd.hostmem.sockets import close_socket, keep_urgent, receive_soon
 from memd.json_types import JSON
+from memd.pages.blobs import remove
 from memd.pages.capture import RamFile, capture
 from memd.pages.manifest import TemplateBlock
 from memd.pages.progress import Progress
@@ -94,8 +95,7 @@ class MachineSave:
         with refusing(f"cannot listen on {self._path}"):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             # What a daemon that was killed has left; nobody else makes this template.
-            if os.path.lexists(self._path):
-                os.unlink(self._path)
+            remove(self._path)
             self._socket.bind(self._path)
             self._socket.listen(1)
         self._socket.setblocking(False)
