@@ -355,12 +355,7 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
         line.register(given, "port", {**use, "id": value.removeprefix("chardev:")})
         return
     failed = f"could not connect {given.name} device to character backend '{given.value}'"
-    with located(given.where, failed):
-        opts = _address(line, id, value)
-    if value is not given.value:
-        # The human monitor has it, too.
-        opts.pairs.append(("mux", "on"))
-    _add(line, id, opts, given, failed)
+    _add_named(line, given, id, failed)
     line.register(given, "port", use)
 
 
@@ -400,8 +395,12 @@ def take_gdb(line: QemuCommandLine, given: Given) -> None:
 
 def _add_named(line: QemuCommandLine, given: Given, id: str, failed: str) -> None:
     """Register the character device of an address; says also what fails for want of it."""
+    value = given.value.removeprefix("mon:")
     with located(given.where, failed):
-        opts = _address(line, id, given.value)
+        opts = _address(line, id, value)
+    if value != given.value:
+        # The human monitor has it, too.
+        opts.pairs.append(("mux", "on"))
     _add(line, id, opts, given, failed)
 
 

@@ -216,6 +216,7 @@ CONSOLES = """
 -serial websocket:127.0.0.1:0,server=on,wait=off
 -chardev socket,id=a,host=127.0.0.1,port=0,server=on,wait=off,websocket=on,telnet=on
 -chardev socket,id=b,path=@DIR@/s,server=on,wait=off,websocket=on -chardev pty,id=c
+-debugcon mon:pty
 """
 
 
