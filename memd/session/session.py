@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from memd.wire.readline import LineReader
 
 # To look a member up in its class takes Python 3.11 ten times as long as to read a name.
-_NEGOTIATING, _COMMANDS, _CLOSED = Phase.NEGOTIATING, Phase.COMMANDS, Phase.CLOSED
+_NEGOTIATING, _CLOSED = Phase.NEGOTIATING, Phase.CLOSED
+_OPEN = (Phase.COMMANDS, _NEGOTIATING)
 
 QUEUE_LIMIT = 8
 """In-band commands that may wait behind a running one once `oob` is on."""
@@ -258,7 +259,7 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the client, and run what they complete."""
-        if not self._is_open():
+        if self._phase not in _OPEN:
             return
         self._decoder.put(data)
         if len(data) > BULK and self._transport.crowded():
@@ -267,9 +268,6 @@ class Session:
         self._pump()
         if self._arrived and not self.negotiated:
             self._close_arrived()
-
-    def _is_open(self) -> bool:
-        return self._phase is _COMMANDS or self._phase is _NEGOTIATING
 
     @property
     def held(self) -> int:
@@ -344,7 +342,7 @@ class Session:
         Without `oob` all that it sent is answered first, then its connection
         is closed; with it, what is queued is dropped (observed on QEMU 10.0.2).
         """
-        if not self._is_open():
+        if self._phase not in _OPEN:
             return
         self._phase = NEXT[self._phase, Transition.CLIENTS_END]
         if self.oob_enabled or self._transport.peer_gone():
@@ -392,12 +390,11 @@ class Session:
                 self._run(item)
             else:
                 queue.append(item)
-        waits = bool(queue) or decoder.pending
         if self._running and (not self.oob_enabled or decoder.pending or len(queue) >= QUEUE_LIMIT):
             self._pause(True)
-        elif self._is_open():
+        elif self._phase in _OPEN:
             self._pause(False)
-        elif not (self._running or waits):
+        elif not (self._running or queue or decoder.pending):
             transport.finish()
 
     def _pause(self, paused: bool) -> None:

@@ -77,10 +77,10 @@ def _may_hold_double(text: str) -> bool:
     after a bracket or a space. (A regular expression takes ten times as long over a long text.)
     """
     for mark in (".", "e+", "e-"):
-        if text.count(mark) > _MANY:
+        at = text.find(mark)
+        if at >= 0 and text.count(mark) > _MANY:
             # To go through them all takes longer than the printer does.
             return True
-        at = text.find(mark)
         while at >= 0:
             before = at - 1
             while before >= 0 and text[before] in "0123456789":
