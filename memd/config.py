@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from memd.compat import Compat
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 
 NO_UUID = "00000000-0000-0000-0000-000000000000"
 

@@ -5,12 +5,11 @@ Texts, units and rounding were observed on QEMU 10.0.2 (11.1.3 agrees).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given
 from memd.config import Report
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 
 MEMORY = OptsList(
     "memory", "size", {"size": "size", "slots": "num", "maxmem": "size"}, takes_id=False

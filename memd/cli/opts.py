@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memd.cli.keyval import HELP
 from memd.cli.report import Answered
 from memd.errors import ID_HINT, QMPError, bad_identifier, is_identifier
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.option_text import pairs
 
 if TYPE_CHECKING:

@@ -99,11 +99,11 @@ class QemuCommandLine(CommandLine):
 
     def known(self, option: str) -> OptsList:
         """The keys that the recorded QEMU has for an option; raises `QMPError`."""
-        for each in self.catalogue.section("options"):
-            if each["option"] == option:
-                kinds = {row["name"]: _KINDS[row["type"]] for row in each["parameters"]}
-                return OptsList(option, _IMPLIED.get(option), kinds)
-        raise QMPError(f"There is no option group '{option}'")
+        found = self.catalogue.section("options").get(option)
+        if found is None:
+            raise QMPError(f"There is no option group '{option}'")
+        kinds = {row["name"]: _KINDS[row["type"]] for row in found["parameters"]}
+        return OptsList(option, _IMPLIED.get(option), kinds)
 
     def checked(self, given: Given) -> Opts:
         """The options in an argument, all of which the recorded QEMU has; raises `QMPError`."""
@@ -696,8 +696,7 @@ def _check_cpu(line: QemuCommandLine) -> None:
         raise CommandLineError("-cpu option cannot be empty")
     # That a catalogue can't be read is told when it is needed.
     with contextlib.suppress(QMPError):
-        definitions = line.catalogue.section("cpus")
-        known = {each["name"]: each["typename"] for each in definitions}
+        known = line.catalogue.section("cpus")
         if model not in known:
             raise CommandLineError(f"unable to find CPU model '{model}'")
         features = line.hardware.cpu_features
@@ -705,8 +704,9 @@ def _check_cpu(line: QemuCommandLine) -> None:
             from memd.qom import Tree
             from memd.standin.cpu_features import check_features
 
+            kind = known[model]["typename"]
             with located():
-                check_features(line.catalogue, Tree(config.compat), known[model], features)
+                check_features(line.catalogue, Tree(config.compat), kind, features)
         if config.machine.type == "none":
             raise CommandLineError("apic-id property was not initialized properly")
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from memd.cli.report import CommandLineError
 from memd.compat import Compat
 from memd.config import Report
 from memd.errors import QMPError
+from memd.named_tuple import NamedTuple
 
 T = TypeVar("T")
 """The command line that options are applied to."""

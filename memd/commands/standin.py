@@ -178,10 +178,11 @@ def query_command_line_options(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-command-line-options`: as the catalogue has them."""
     option = args.get("option")
     options = _section(daemon, "options")
-    found = [each for each in options if option in (None, each["option"])]
-    if option is not None and not found:
+    if option is None:
+        return [*options.values()]
+    if option not in options:
         raise QMPError(f"invalid option name: {option}")
-    return found
+    return [options[option]]
 
 
 def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
@@ -643,7 +644,7 @@ REGISTERS: dict[str, Handler] = {
     "query-current-machine": query_current_machine,
     "query-acpi-ospm-status": query_acpi_ospm_status,
     "cont": cont,
-    "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus"),
+    "query-cpu-definitions": lambda daemon, args: [*_section(daemon, "cpus").values()],
     "query-cpu-model-expansion": query_cpu_model_expansion,
     "query-command-line-options": query_command_line_options,
     "query-machines": query_machines,

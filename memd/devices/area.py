@@ -6,10 +6,11 @@ All numbers and texts were observed on QEMU 10.0.2 and 11.1.3, which agree.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from memd.config import MachineConfig
 from memd.errors import QMPError
+from memd.named_tuple import NamedTuple
 
 GIB = 1 << 30
 

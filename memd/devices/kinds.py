@@ -8,10 +8,10 @@ known by name, so that it can be asked for, set and read. Observed on QEMU
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from memd.compat import Compat
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 from memd.qom import INTERFACE, ObjectType, Property
 from memd.qom.machine import SPCR, Row
 

@@ -10,12 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.config import MachineConfig
 from memd.errors import QMPError, check_length, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
 from memd.work import Command, Emit, Event, Events, run_here
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from memd.backends.base import MemoryBackend
 from memd.devices.machine import MemoryDevice
 from memd.hostmem.spec import round_up
+from memd.named_tuple import NamedTuple
 from memd.qom.user_creatable import UserCreatable
 
 _APART = 64 * 4096

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import resource
 from contextlib import suppress
-from typing import NamedTuple
 
 from memd.hostmem import cgroup
 from memd.hostmem.cgroup import Group
 from memd.hostmem.meminfo import parse_meminfo
 from memd.hostmem.numa import NODES, parse_list
 from memd.hostmem.spec import OFF_T_MAX
+from memd.named_tuple import NamedTuple
 
 _HUGE_POOLS = "/sys/kernel/mm/hugepages"
 

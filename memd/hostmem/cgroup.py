@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import NamedTuple
 
 from memd.hostmem import libc
 from memd.hostmem.meminfo import parse_meminfo
 from memd.hostmem.region import Region
+from memd.named_tuple import NamedTuple
 
 MARGIN = 32 << 20
 """Bytes left to the process itself: the tables of what is populated, its heap. Messages of

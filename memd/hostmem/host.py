@@ -13,12 +13,13 @@ import os
 import signal
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from memd.hostmem import file_systems, kvm, libc, numa
 from memd.hostmem.opened import Opened, look
 from memd.hostmem.paths import Entry, Roots, encode_path, open_path
 from memd.hostmem.spec import OFF_T_MAX, MapSpec
+from memd.named_tuple import NamedTuple
 
 _ELSEWHERE = frozenset((errno.ELOOP, errno.EXDEV, errno.EISDIR))
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC

@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 from memd.errors import QMPError
 from memd.hostmem import capacity, cgroup
@@ -23,6 +22,7 @@ from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec
 from memd.hostmem.usage import taken
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 from memd.sizes import size_text
 
 

@@ -27,7 +27,9 @@ from ctypes import (
     c_void_p,
 )
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
+
+from memd.named_tuple import NamedTuple
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 """The size in bytes of an ordinary page."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from typing import NamedTuple
 
 from memd.hostmem import file_systems, libc
+from memd.named_tuple import NamedTuple
 
 EXT4_MAGIC = 0xEF53
 _OVERLAYFS_MAGIC = 0x794C7630

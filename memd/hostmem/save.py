@@ -15,7 +15,7 @@ from contextlib import (
     suppress,
 )
 from hashlib import sha256
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from memd.errors import refusing
 from memd.hostmem import cgroup, libc
@@ -24,6 +24,7 @@ from memd.hostmem.host import Host
 from memd.hostmem.paths import Entry, Roots, encode_path, is_at, is_trusted, target
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec, round_up
+from memd.named_tuple import NamedTuple
 
 _MODE = 0o600
 """The permissions of a new file: memory holds secrets."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
 
 from memd.errors import QMPError
+from memd.named_tuple import NamedTuple
 
 UINT64 = (1 << 64) - 1
 

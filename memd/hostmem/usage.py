@@ -7,11 +7,11 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple
 
 from memd.hostmem import libc, numa
 from memd.hostmem.pages import FILE, HUGE, PRESENT, SWAPPED, ZERO, PageMap, Run
 from memd.hostmem.region import Region
+from memd.named_tuple import NamedTuple
 
 _ALL = FILE | PRESENT | SWAPPED | ZERO | HUGE
 

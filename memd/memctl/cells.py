@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 
 
 class Kind(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+from memd.named_tuple import NamedTuple
 
 OK = "ok"
 WARN = "warn"

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
 
+from memd.named_tuple import NamedTuple
 from memd.pages.blobs import DIGEST, Damaged
 from memd.pages.chunks import MAX_PAGES, unpack
 from memd.pages.recording import PAGE

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 from memd.errors import refusing
 from memd.hostmem.content import Gone, data_ranges
 from memd.hostmem.spec import round_up
+from memd.named_tuple import NamedTuple
 from memd.pages.blobs import Blobs, NewBlob
 from memd.pages.chunks import CHUNK_PAGES, PACK, pack
 from memd.pages.layout import MOST_PAGES, ChunkPlaces, Layout, Piece, Place, ranges_of

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.persist.fdstore import LIST, FdStore, name_of
 from memd.persist.object_log import LogEntry, ObjectLog, line_of, recording
 from memd.persist.status import Status

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
 
 from memd.compat import Compat
-from memd.qapi.schema import Schema
+from memd.qapi.schema import Schema, definitions
 from memd.qapi.source import Expr, SchemaError
 
 _MAIN = "qapi-schema.json"
@@ -55,7 +55,8 @@ def load_schema(compat: Compat = Compat.V10_0, *, test: bool = False) -> Schema:
         expressions = read_expressions(schema_file())
         if test:
             expressions += read_expressions(os.path.join(schema_directory(), _TEST))
-        schema = _cache[compat, test] = Schema(expressions, defined_names(compat))
+        names = defined_names(compat)
+        schema = _cache[compat, test] = Schema(definitions(expressions, names), names)
     return schema
 
 
@@ -115,13 +116,22 @@ def read(
 def _text(path: str) -> str:
     """A file as JSON, with empty lines for its comments."""
     try:
-        with open(path, encoding="ascii") as file:
-            lines = ["\n" if line.lstrip().startswith("#") else line for line in file]
+        with open(path, "rb", buffering=0) as file:
+            text = file.read().decode("ascii")
     except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError) as error:
         # What the host lacks for the moment, such as descriptors, is not a mistake of the file.
         reason = error.strerror if isinstance(error, OSError) else "not ASCII"
         raise SchemaError(path, 1, f"can't be read: {reason}") from None
-    text = "".join(lines)
+    # Nearly all comments stand in blocks between two lines of "##".
+    parts = f"\n{text}".split("\n##\n")
+    for number in range(1, len(parts), 2):
+        block = f"\n{parts[number]}"
+        if block.count("\n#") == block.count("\n"):
+            parts[number] = "\n" * (block.count("\n") - 1)
+    text = "\n\n".join(parts)[1:]
+    if "#" in text:
+        lines = text.split("\n")
+        text = "\n".join("" if line.lstrip().startswith("#") else line for line in lines)
     for mark in '"#\\':
         if mark in text:
             line = text.count("\n", 0, text.index(mark)) + 1

@@ -7,7 +7,7 @@ a daemon pays only for the commands that its clients use.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from memd.json_types import JSON
 from memd.qapi.source import Expr
@@ -32,10 +32,15 @@ KINDS = ("command", "event", "struct", "enum", "union", "alternate")
 class _Carrier:
     """What carries data: a command or an event."""
 
-    def __init__(self, schema: Schema, expr: Expr, kind: str) -> None:
+    kind = "event"
+
+    def __init__(self, schema: Schema, name: str) -> None:
         self._schema = schema
-        self._expr = expr
-        self.name: str = expr[kind]
+        self.name = name
+
+    @property
+    def _expr(self) -> Expr:
+        return self._schema.definitions[f"{self.kind} {self.name}"]
 
     @property
     def features(self) -> list[str]:
@@ -44,19 +49,24 @@ class _Carrier:
 
 
 class Command(_Carrier):
-    """A command: how it may be called, and with what.
+    """A command: how it may be called, and with what."""
 
-    Attributes:
-        generated: False where the command reads its arguments itself (`gen`).
-        allow_oob: whether it may be run out-of-band.
-        allow_preconfig: whether it may be run before x-exit-preconfig.
-    """
+    kind = "command"
 
-    def __init__(self, schema: Schema, expr: Expr) -> None:
-        super().__init__(schema, expr, "command")
-        self.allow_oob: bool = expr.get("allow-oob", False)
-        self.allow_preconfig: bool = expr.get("allow-preconfig", False)
-        self.generated: bool = expr.get("gen", True)
+    @property
+    def allow_oob(self) -> bool:
+        """Whether it may be run out-of-band."""
+        return bool(self._expr.get("allow-oob"))
+
+    @property
+    def allow_preconfig(self) -> bool:
+        """Whether it may be run before x-exit-preconfig."""
+        return bool(self._expr.get("allow-preconfig"))
+
+    @property
+    def generated(self) -> bool:
+        """False where the command reads its arguments itself (`gen`)."""
+        return bool(self._expr.get("gen", True))
 
     @property
     def arguments(self) -> ObjectType:
@@ -79,46 +89,64 @@ class QAPIEvent(_Carrier):
         return self._schema.data_type(self._expr, f"{self.name}.data")
 
 
-class Schema:
-    """All that a schema defines, under a set of defined names.
+def definitions(expressions: Iterable[Expr], defined: Collection[str]) -> dict[str, Expr]:
+    """What a `Schema` is made of.
 
     Args:
         expressions: the definitions, directives taken out.
         defined: the names that `if` conditions hold for.
+    """
+    return {
+        f"{kind} {expr[kind]}": expr
+        for expr in expressions
+        if "if" not in expr or _holds(expr["if"], defined)
+        for kind in KINDS
+        if kind in expr
+    }
+
+
+def _holds(condition: JSON, defined: Collection[str]) -> bool:
+    """Whether an `if` condition holds: a name, or `not` with one."""
+    if isinstance(condition, str):
+        return condition in defined
+    return condition["not"] not in defined
+
+
+class Schema:
+    """All that a schema defines, under a set of defined names.
+
+    Args:
+        definitions: the expressions, each by its kind and its name ("command stop").
+        defined: the names that `if` conditions hold for.
 
     Attributes:
-        expressions: the definitions as they were given.
+        definitions: as they were given.
         commands: by name, in the schema's order.
         events: by name, in the schema's order.
         type_names: the defined types, in the schema's order.
     """
 
-    def __init__(self, expressions: Sequence[Expr], defined: Collection[str]) -> None:
-        self.expressions = expressions
+    def __init__(self, definitions: Mapping[str, Expr], defined: Collection[str]) -> None:
+        self.definitions = definitions
         self.defined = frozenset(defined)
         self.commands: dict[str, Command] = {}
         self.events: dict[str, QAPIEvent] = {}
-        self._exprs: dict[str, tuple[str, Expr]] = {}
+        self._kinds: dict[str, str] = {}
         self._types: dict[str, Type] = {}
         self._checkers: dict[str, Checker] = {}
-        for expr in expressions:
-            if "if" in expr and not self.holds(expr["if"]):
-                continue
-            for kind in KINDS:
-                if kind in expr:
-                    break
-            name = expr[kind]
+        for key in definitions:
+            kind, _, name = key.partition(" ")
             if kind == "command":
-                self.commands[name] = Command(self, expr)
+                self.commands[name] = Command(self, name)
             elif kind == "event":
-                self.events[name] = QAPIEvent(self, expr, kind)
+                self.events[name] = QAPIEvent(self, name)
             else:
-                self._exprs[name] = kind, expr
+                self._kinds[name] = kind
 
     @property
     def type_names(self) -> list[str]:
         """The names of the defined types, in the schema's order."""
-        return list(self._exprs)
+        return list(self._kinds)
 
     def checker(self, command: str) -> Checker:
         """The check of a command's arguments.
@@ -141,12 +169,6 @@ class Schema:
         check = make_checker(known.arguments) if known.generated else lambda arguments: arguments
         self._checkers[command] = check
         return check
-
-    def holds(self, condition: JSON) -> bool:
-        """Whether an `if` condition holds: a name, or `not` with one."""
-        if isinstance(condition, str):
-            return condition in self.defined
-        return condition["not"] not in self.defined
 
     def type(self, ref: JSON) -> Type:
         """The type that a name, or a name in an array, refers to.
@@ -189,18 +211,19 @@ class Schema:
         """Those of features, or of an enum's values, that are there."""
         for item in items:
             each = {"name": item} if isinstance(item, str) else item
-            if "if" not in each or self.holds(each["if"]):
+            if "if" not in each or _holds(each["if"], self.defined):
                 yield each
 
     def _typed(self, items: Expr) -> Iterator[tuple[str, Expr]]:
         """Those of members, branches or alternatives that are there."""
         for key, item in items.items():
             each = item if isinstance(item, dict) else {"type": item}
-            if "if" not in each or self.holds(each["if"]):
+            if "if" not in each or _holds(each["if"], self.defined):
                 yield key, each
 
     def _define(self, name: str) -> Type:
-        kind, expr = self._exprs[name]
+        kind = self._kinds[name]
+        expr = self.definitions[f"{kind} {name}"]
         features = self.features_of(expr)
         if kind == "enum":
             values = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from memd.qapi.doc import Doc

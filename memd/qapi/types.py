@@ -6,9 +6,9 @@ They are plain data, made by `Schema` when they are first asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 
 Checker = Callable[[JSONObject], JSONObject]
 """Checks a command's arguments; returns them as QEMU would hold them."""

@@ -6,9 +6,10 @@ long; a property-based test holds that the two never disagree.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.qapi.json_schema import json_schema
 from memd.qapi.schema import Schema
 

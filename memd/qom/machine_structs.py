@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import NamedTuple
 
 from memd.errors import QMPError, bad_type, missing, unexpected
 from memd.hostmem.spec import UINT64, round_up
 from memd.json_types import JSON
+from memd.named_tuple import NamedTuple
 from memd.qapi.visit import (
     Visit,
     as_signed,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
 from time import monotonic
-from typing import NamedTuple
 
+from memd.named_tuple import NamedTuple
 from memd.places import USER
 from memd.server.limits import UNREAD_DESCRIPTORS, ConnectionBudget
 from memd.server.state import NEXT, Phase, Transition

@@ -13,9 +13,10 @@ import queue
 import sys
 import threading
 from collections import Counter, deque
-from typing import Any, NamedTuple
+from typing import Any
 
 from memd.errors import QMPError
+from memd.named_tuple import NamedTuple
 from memd.places import SHARE, USER, Places
 from memd.server.progress import watched
 from memd.timer import Timer

@@ -3,8 +3,8 @@
 The file begins with a line of JSON that says where each section is; a section
 is JSON again, compressed. A daemon reads the file, and unpacks a section when it is
 first asked for: what nobody asks costs next to nothing, and no client waits for the
-file system. Of types, devices and models of CPUs, of which a machine has few, each has a
-line of its own, which is parsed when it is looked up.
+file system. Of what a machine has few, such as types, devices and models of CPUs, each has
+a line of its own, which is parsed when it is looked up.
 
 A catalogue has names, types, defaults, enumerations and values, and none of
 QEMU's descriptions.
@@ -17,6 +17,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -24,7 +25,7 @@ from memd.hostmem.deadline import read_at_start
 from memd.json_types import JSON, JSONObject
 
 _FORMAT = "memd-catalogue"
-_EDITION = 5
+_EDITION = 6
 _HEADER_LIMIT = 1 << 16
 _SECTION_LIMIT = 1 << 27
 """Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""
@@ -38,37 +39,45 @@ SECTIONS = (
 LISTED = ("accel", "audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
 """Options whose `help` lists what can be named there: the members of "lists"."""
 
-_BY_LINE = ("types", "devices", "bases", "static", "full")
+_BY_LINE = (
+    *("schema", "types", "rows", "devices", "cpus", "bases", "static", "full"),
+    "options",
+)
 """Those whose members are parsed one by one."""
 
 
-class Members(Mapping[str, JSON]):
-    """A JSON object with a member on each line, whose values are parsed when looked up.
+class Members(Mapping[Any, JSON]):
+    """A mapping whose values are parsed when they are looked up.
 
     Args:
-        text: the object.
+        text: a line with the names, a JSON array, and one with each value. Where `null` stands
+            for the names, they are the values' numbers.
         path: the file that it is of. Looking up what is not JSON raises `QMPError`.
+
+    Raises:
+        ValueError: the names are not JSON.
     """
 
     def __init__(self, text: str, path: str) -> None:
-        # Names stand in quotes, as in the text.
-        self._texts = dict(line.split(":", 1) for line in text[1:-1].split(",\n") if line)
-        self._values: JSONObject = {}
+        line, *texts = text.split("\n")
+        names = json.loads(line)
+        self._texts = dict(enumerate(texts) if names is None else zip(names, texts, strict=True))
+        self._values: dict[Any, JSON] = {}
         self._path = path
 
-    def __getitem__(self, name: str) -> JSON:
+    def __getitem__(self, name: Any) -> JSON:
         if name not in self._values:
             try:
-                self._values[name] = json.loads(self._texts[f'"{name}"'])
+                self._values[name] = json.loads(self._texts[name])
             except ValueError:
                 raise _broken(self._path) from None
         return self._values[name]
 
     def __contains__(self, name: object) -> bool:
-        return f'"{name}"' in self._texts
+        return name in self._texts
 
-    def __iter__(self) -> Iterator[str]:
-        return (name[1:-1] for name in self._texts)
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._texts)
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -168,9 +177,10 @@ def write_catalogue(path: str, version: tuple[int, int, int], sections: JSONObje
     offset = 0
     for name in SECTIONS:
         section = sections[name]
-        if name in _BY_LINE:
-            lines = (f"{_text(each)}:{_text(value)}" for each, value in section.items())
-            text = "{" + ",\n".join(lines) + "}"
+        if isinstance(section, list) and name in _BY_LINE:
+            text = "\n".join(map(_text, (None, *section)))
+        elif name in _BY_LINE:
+            text = "\n".join(map(_text, ([*section], *section.values())))
         else:
             text = _text(section)
         data = zlib.compress(text.encode("ascii"), 9)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.devices.area import ram_ranges
@@ -18,6 +18,7 @@ from memd.devices.machine_object import cpus
 from memd.errors import QMPError, missing, reset_meanwhile
 from memd.hostmem import cgroup, content
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.work import Event, Events, Job
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ Names and numbers were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from memd.devices.machine import Device
 from memd.devices.parts import parts_of
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.qom import Tree
 
 

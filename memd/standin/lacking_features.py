@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator
-from typing import NamedTuple
 
 from memd.compat import Compat
+from memd.named_tuple import NamedTuple
 
 _WORDS = (
     ("CPUID[eax=01h].EDX", "vme=1 pn=18 ds=21 tm=29 ia64=30 pbe=31"),

@@ -17,12 +17,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, NamedTuple
+from typing import IO
 
 from memd.client import Client
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qapi.schema import Schema
+from memd.named_tuple import NamedTuple
+from memd.qapi.schema import Schema, definitions
 from memd.qapi.types import AlternateType, BuiltinType, EnumType, Type
 from memd.standin.catalogue import LISTED, write_catalogue
 from memd.standin.expressions import expressions
@@ -374,12 +375,13 @@ def _record(binary: _Binary, path: str) -> None:
         sections["machines"] = client.execute("query-machines")
         sections["options"] = _options(client)
         schema = _schema(client)
-        sections["cpus"] = client.execute("query-cpu-definitions")
-        sections |= _expansions(client, [each["name"] for each in sections["cpus"]])
+        cpus = client.execute("query-cpu-definitions")
+        sections["cpus"] = {each["name"]: each for each in cpus}
+        sections |= _expansions(client, [*sections["cpus"]])
         sections["monitor"] = _monitor(client)
     with binary.run("none", "--preconfig") as client:
         preconfig = _preconfig(client, schema["entries"])
-    sections["schema"] = expressions(**schema, preconfig=preconfig)
+    sections["schema"] = definitions(expressions(**schema, preconfig=preconfig), ())
     sections["lists"] = {name: binary.list(name) for name in LISTED}
     sections["types"], sections["rows"] = _types(binary)
     sections["devices"] = _devices(binary, sections["types"], sections["rows"])
@@ -418,8 +420,8 @@ def _answer(answer: JSON | QMPError) -> JSON:
 
 def _options(client: Client) -> JSON:
     """Options and their parameters, without what the help says of them."""
-    return [
-        {
+    return {
+        option["option"]: {
             "option": option["option"],
             "parameters": [
                 {name: value for name, value in each.items() if name != "help"}
@@ -427,7 +429,7 @@ def _options(client: Client) -> JSON:
             ],
         }
         for option in client.execute("query-command-line-options")
-    ]
+    }
 
 
 def _monitor(client: Client) -> JSON:
@@ -659,7 +661,7 @@ def _preconfig(client: Client, entries: list[JSONObject]) -> list[str]:
 def _schema(client: Client) -> JSON:
     """The schema, and what query-qmp-schema leaves out of it, found out by asking wrongly."""
     entries = client.execute("query-qmp-schema")
-    schema = Schema(expressions(entries, {}, {}, [], []), ())
+    schema = Schema(definitions(expressions(entries, {}, {}, [], []), ()), ())
     widths: dict[str, str] = {}
     alternates: dict[str, str] = {}
     unchecked = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping
 
 from memd.compat import Compat
 from memd.json_types import JSONObject
@@ -25,7 +26,7 @@ class StandInSchema(Schema):
         found: the definitions of both, the catalogue's first.
     """
 
-    def __init__(self, own: Schema, found: Sequence[Expr], compat: Compat) -> None:
+    def __init__(self, own: Schema, found: Mapping[str, Expr], compat: Compat) -> None:
         super().__init__(found, defined_names(compat))
         self._own = own
         self._add: Checker | None = None
@@ -59,10 +60,7 @@ def standin_schema(catalogue: Catalogue, compat: Compat, *, test: bool) -> Schem
         SchemaError: for a mistake in memd's own files.
     """
     theirs = catalogue.section("schema")
-    taken = {expr.get("command") or expr.get("event") for expr in theirs} - {None}
     own = load_schema(compat, test=test)
-    ours = [e for e in own.expressions if (e.get("command") or e.get("event")) not in taken]
-    # Types have numbers there and names here; alternates alone have names in both.
-    named = {expr["alternate"] for expr in theirs if "alternate" in expr}
-    ours = [e for e in ours if e.get("alternate") not in named]
-    return StandInSchema(own, theirs + ours, compat)
+    # Types have numbers there and names here; commands, events and alternates have names in both.
+    ours = {key: expr for key, expr in own.definitions.items() if key not in theirs}
+    return StandInSchema(own, ChainMap(ours, theirs), compat)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.qapi.schema import Command
 from memd.qapi.types import (
     AlternateType,

@@ -20,7 +20,6 @@ import struct
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from hashlib import blake2b
-from typing import NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -28,6 +27,7 @@ from memd.hostmem import access, cgroup, content
 from memd.hostmem.libc import PAGE_SIZE
 from memd.hostmem.region import Region
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 
 _START = struct.Struct(">8sI")
 _MAGIC = b"memdmigr"

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.sockets import UNIX_PATH_MAX
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 from memd.qapi.numbers import parse_int64
 
 _NUMBER = r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)"

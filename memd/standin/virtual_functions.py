@@ -7,11 +7,11 @@ were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from memd.devices.machine import Machine, add_unattached
 from memd.devices.pci import GuestsPciDevice, PciDevice
 from memd.errors import QMPError
+from memd.named_tuple import NamedTuple
 from memd.qom import ObjectType
 
 _PLACES = 256

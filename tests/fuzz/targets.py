@@ -20,13 +20,14 @@ from memd.cli.opts import OptsList, parse_opts
 from memd.cli.report import Answered
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.qapi import Schema, load_schema
+from memd.qapi import load_schema
 from memd.qapi.introspect import introspect
 from memd.qapi.json_schema import json_schema
 from memd.qapi.keyval import check_keyval
 from memd.qapi.reader import read_expressions
 from memd.qapi.source import Definition, SchemaError
 from memd.wire import Decoder, encode
+from tests.qapi.files import schema_of
 from tests.qapi.rules import check_file
 
 Target = Callable[[bytes], None]
@@ -91,7 +92,7 @@ def schema(data: bytes, check: Callable[[str], list[Definition]] = check_file) -
             # What a condition leaves out may be what something else refers to:
             # QEMU learns that from its compiler.
             return
-        made = Schema(expressions, ())
+        made = schema_of(expressions)
         introspect(made)
         json_schema(made)
         for name in made.commands:

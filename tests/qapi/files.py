@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from memd.compat import Compat
+from memd.qapi import schema
 from memd.qapi.reader import defined_names, schema_directory
 from memd.qapi.schema import Schema
-from memd.qapi.source import Definition
+from memd.qapi.source import Definition, Expr
 from tests.qapi.rules import check_file
 
 DIRECTORY = Path(schema_directory())
@@ -47,4 +49,9 @@ def definitions() -> tuple[Definition, ...]:
 @functools.cache
 def whole_schema(compat: Compat = Compat.V10_0) -> Schema:
     """A schema of all that any of the files defines."""
-    return Schema([definition.expr for definition in definitions()], defined_names(compat))
+    return schema_of([each.expr for each in definitions()], *defined_names(compat))
+
+
+def schema_of(expressions: Iterable[Expr], *defined: str) -> Schema:
+    """The schema that expressions define, under the names that are defined."""
+    return Schema(schema.definitions(expressions, defined), defined)

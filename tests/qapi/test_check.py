@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from memd.compat import Compat
 from memd.errors import GENERIC_ERROR, QMPError
 from memd.qapi.check import ObjectVisit, Visits
-from memd.qapi.schema import Schema
 from memd.qapi.validator import Validator
-from tests.qapi.files import whole_schema
+from tests.qapi.files import schema_of, whole_schema
 from tests.qapi.generate import Generator
 
 RAM = {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096}
@@ -170,7 +169,7 @@ def test_converts() -> None:
         assert arguments["size"] == -1
 
 
-SMALL = Schema(
+SMALL = schema_of(
     [
         {"enum": "E", "data": ["a", "b", "c"]},
         {"struct": "S", "data": {"*s": "str", "*l": ["S"], "n": "number", "*z": "null"}},
@@ -179,8 +178,7 @@ SMALL = Schema(
         {"alternate": "A", "data": {"i": "uint8", "b": "bool", "l": ["int16"], "z": "null"}},
         {"command": "union", "data": "U", "boxed": True},
         {"command": "alternate", "data": {"a": "A", "*e": ["E"], "any": "any"}},
-    ],
-    (),
+    ]
 )
 
 

@@ -9,9 +9,8 @@ import pytest
 from memd.compat import Compat
 from memd.qapi.introspect import introspect
 from memd.qapi.reader import load_schema
-from memd.qapi.schema import Schema
 from memd.qapi.validator import Validator
-from tests.qapi.files import whole_schema
+from tests.qapi.files import schema_of, whole_schema
 
 EXPRESSIONS: list[dict[str, Any]] = [
     {"command": "c", "data": "U", "boxed": True, "returns": ["S"], "allow-oob": True},
@@ -31,7 +30,7 @@ def entries(told: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_form() -> None:
-    told = introspect(Schema(EXPRESSIONS, ()))
+    told = introspect(schema_of(EXPRESSIONS))
     assert told == [
         {
             "name": "c",

@@ -9,8 +9,7 @@ from memd.compat import Compat
 from memd.qapi.doc import parse_doc
 from memd.qapi.json_schema import json_schema
 from memd.qapi.reader import load_schema
-from memd.qapi.schema import Schema
-from tests.qapi.files import whole_schema
+from tests.qapi.files import schema_of, whole_schema
 
 EXPRESSIONS: list[dict[str, Any]] = [
     {"command": "c", "data": "U", "boxed": True, "returns": ["S"]},
@@ -27,7 +26,7 @@ EXPRESSIONS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def defs() -> dict[str, Any]:
-    defs: dict[str, Any] = json_schema(Schema(EXPRESSIONS, ()))["$defs"]
+    defs: dict[str, Any] = json_schema(schema_of(EXPRESSIONS))["$defs"]
     return defs
 
 
@@ -124,7 +123,7 @@ def test_documentation_becomes_descriptions() -> None:
         "S": parse_doc("# @S:\n#\n# An @S.\n#\n# @i: of\n#     two lines"),
         "U": parse_doc("# @U:\n#\n# A union.\n#\n# @e: the tag"),
     }
-    told = json_schema(Schema(EXPRESSIONS, ()), docs)["$defs"]
+    told = json_schema(schema_of(EXPRESSIONS), docs)["$defs"]
     assert told["S"]["description"] == "An S."
     assert told["S"]["properties"]["i"]["description"] == "of two lines"
     assert told["U"]["description"] == "A union."

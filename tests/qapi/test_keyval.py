@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from memd.errors import QMPError
 from memd.qapi.keyval import check_keyval, nest
-from memd.qapi.schema import Schema
-from tests.qapi.files import whole_schema
+from tests.qapi.files import schema_of, whole_schema
 
 LONG = "a" * 128
 OPTIONS = whole_schema().object_type("ObjectOptions")
@@ -138,7 +137,7 @@ def test_lacks(options: dict[str, str], text: str) -> None:
     assert caught.value.desc == text
 
 
-OTHER = Schema(
+OTHER = schema_of(
     [
         {"enum": "E", "data": ["a", "b"]},
         {"struct": "R", "data": {"match": "str", "*policy": "E"}},
@@ -147,8 +146,7 @@ OTHER = Schema(
             "data": {"*i": "int", "*n": "number", "*r": ["R"], "*l": "R", "*x": "any", "*a": "A"},
         },
         {"alternate": "A", "data": {"r": "R", "e": "E"}},
-    ],
-    (),
+    ]
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 from memd.errors import QMPError
 from memd.qapi.opts import check_opts
 from memd.qapi.schema import Schema
-from tests.qapi.files import whole_schema
+from tests.qapi.files import schema_of, whole_schema
 
 RAM = "qom-type=memory-backend-ram,id=m0,size=4k"
 
@@ -93,13 +93,12 @@ def test_lacks(options: str, text: str) -> None:
     assert check(options) == text
 
 
-OTHER = Schema(
+OTHER = schema_of(
     [
         {"enum": "E", "data": ["a", "b"]},
         {"struct": "S", "data": {"*i": "int", "*n": "int8", "*l": ["int"], "*e": ["E"], "*o": "T"}},
         {"struct": "T", "data": {}},
-    ],
-    (),
+    ]
 )
 
 

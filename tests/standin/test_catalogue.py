@@ -12,11 +12,11 @@ import pytest
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qapi.introspect import introspect
-from memd.qapi.schema import Schema
 from memd.standin.catalogue import SECTIONS, Catalogue, Members, packaged, write_catalogue
 from memd.standin.expressions import expressions
 from memd.testing.run import main
 from tests.differential.server import qemu_binary
+from tests.qapi.files import schema_of
 from tests.standin.schema import catalogue_schema
 
 
@@ -68,7 +68,7 @@ def canonical(entries: list[dict[str, Any]]) -> dict[str, Any]:
 def test_what_it_says_of_the_schema_is_said_again(compat: Compat) -> None:
     """Nothing is lost between a QEMU's introspection and that of what is made from it."""
     entries = introspect(catalogue_schema(compat))
-    made = Schema(expressions(entries, {}, {}, [], []), ())
+    made = schema_of(expressions(entries, {}, {}, [], []))
     assert canonical(introspect(made)) == canonical(entries)
 
 
@@ -99,12 +99,15 @@ def test_a_torn_one_is_told_of_when_the_section_is_read(tmp_path: Path) -> None:
 
 
 def test_a_member_that_is_not_json_is_told_of_when_it_is_looked_up() -> None:
-    members = Members('{"good":[1],\n"bad":[1}', "file")
+    members = Members('["good","bad"]\n[1]\n[1}', "file")
     assert (members["good"], list(members), len(members)) == ([1], ["good", "bad"], 2)
     assert "other" not in members
     with pytest.raises(QMPError, match="'file' is not a catalogue"):
         members["bad"]
-    assert not Members("{}", "file")
+    assert not Members("[]", "file")
+    assert dict(Members("null\n[1]\n2", "file")) == {0: [1], 1: 2}
+    with pytest.raises(ValueError):
+        Members('["one","two"]\n1', "file")
 
 
 def test_nobody_waits_for_its_file_once_it_is_open(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ Rules and texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.standin.block.bitmaps import Bitmaps, bitmap_of
 from memd.standin.block.dirty_bitmap import Bitmap
 from memd.standin.block.graph import Blocks, Claim, Node

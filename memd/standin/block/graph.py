@@ -16,7 +16,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from memd.compat import Compat
 from memd.errors import QMPError, is_identifier, prefixed, printable, refusing, reset_meanwhile
@@ -24,6 +24,7 @@ from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import FDSETS, encode_path, open_path
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.qapi.hash_order import object_order
 from memd.standin.block.image_locks import (
     NAMES,

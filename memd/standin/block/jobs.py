@@ -7,10 +7,11 @@ Observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.work import Command, Event, Events
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import NamedTuple
 
 from memd.errors import QMPError
 from memd.hostmem.libc import write_at
 from memd.hostmem.spec import round_up
 from memd.json_types import JSONObject
+from memd.named_tuple import NamedTuple
 
 MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")

@@ -9,12 +9,12 @@ import errno
 import os
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from memd.errors import QMPError, refusing
 from memd.hostmem.libc import write_at
 from memd.hostmem.spec import round_up
 from memd.json_types import JSON, JSONObject
+from memd.named_tuple import NamedTuple
 from memd.standin.block.dirty_bitmap import cut
 from memd.standin.block.qcow2 import Directory, Header
 from memd.standin.block.qcow2_clusters import OFFSET, Update, table, words
