@@ -107,6 +107,7 @@ class Chardev(NamedTuple):
             for never; clients only.
         tls_creds: kind "tcp": the id of the object with the TLS credentials to
             use, or None for a connection in clear.
+        telnet: whether clients speak telnet.
         allowed: who may connect, None where that is left to `Config`.
         mux: whether several share it, under its id with "-base" added.
         where: the option and its argument as given, for messages.
@@ -123,6 +124,7 @@ class Chardev(NamedTuple):
     wait: bool = False
     reconnect: int = 0
     tls_creds: str | None = None
+    telnet: bool = False
     allowed: Allowed | None = None
     mux: bool = False
     where: str = ""
@@ -132,7 +134,7 @@ class Chardev(NamedTuple):
         if self.kind == "unix":
             address = f"unix:{self.path}"
         elif self.kind == "tcp":
-            address = f"tcp:{self.host}:{self.port}"
+            address = f"{'telnet' if self.telnet else 'tcp'}:{self.host}:{self.port}"
         elif self.kind == "fd":
             address = f"fd:{self.fd}"
         else:

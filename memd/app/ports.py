@@ -45,6 +45,7 @@ class ObjectMonitor(Monitor):
             pretty=spec.pretty,
             readonly=spec.readonly,
             human=spec.mode == "readline",
+            telnet=spec.chardev.telnet and spec.chardev.server,
         )
         self._chardev = chardev
         # Told when the last client has left.
@@ -451,6 +452,8 @@ class Ports:
         backend = chardev.kind if chardev.kind in ("stdio", "null") else "socket"
         seen = qom.ChardevObject(self._tree, backend)
         seen.server = chardev.server
+        if chardev.telnet:
+            seen.protocol = "telnet"
         if chardev.kind == "tcp":
             seen.addr = {"type": "inet", "host": chardev.host, "port": chardev.port}
         elif backend == "socket":

@@ -1,7 +1,7 @@
 """Character devices on command lines: `-chardev socket,...`, `-qmp unix:...`.
 
 Texts and their order were observed on QEMU 10.0.2; 11.1.3 differs where
-`compat` is looked at. What a QEMU has and memd hasn't (telnet, websockets,
+`compat` is looked at. What a QEMU has and memd hasn't (tn3270, websockets,
 ranges of ports, abstract names, log files, files and terminals as devices) is
 refused, never ignored: a client would meet something else than was asked for.
 """
@@ -44,7 +44,10 @@ _TLS_CREDS = ("tls-creds-x509",)
 NOTHING: Mapping[str, str] = {}
 
 PROTOCOLS = ("telnet", "tn3270", "websocket")
-"""What may be spoken on a TCP connection, which no monitor does."""
+"""What may be spoken on a TCP connection."""
+
+UNSPOKEN = ("tn3270", "websocket")
+"""Those of them that no monitor speaks."""
 
 _LONGEST_HOST = 64
 """Characters of a host in `tcp:HOST:PORT`, as in QEMU."""
@@ -195,6 +198,7 @@ def make_socket(
         wait=server and opts.switch("wait") is not False,
         reconnect=0 if server else max(0, opts.number("reconnect-ms") or seconds * 1000),
         tls_creds=tls_creds,
+        telnet=opts.switch("telnet") or False,
     )
 
 
@@ -261,9 +265,11 @@ def _check_client(opts: Opts) -> None:
 
 
 def _check_unsupported(opts: Opts, kind: str) -> None:
-    for key in (*PROTOCOLS, "abstract"):
+    for key in (*UNSPOKEN, "abstract"):
         if opts.switch(key):
             raise QMPError(f"'{key}' is not supported")
+    if opts.switch("telnet") and opts.has("tls-creds"):
+        raise QMPError("'telnet' is not supported with 'tls-creds'")
     for key in ("to", "tls-authz"):
         if kind == "tcp" and opts.has(key):
             raise QMPError(f"'{key}' is not supported")

@@ -11,7 +11,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from memd.cli.chardev import BACKENDS, PROTOCOLS, chardev_list, make_socket, parse_device, with_mux
+from memd.cli.chardev import (
+    BACKENDS,
+    PROTOCOLS,
+    UNSPOKEN,
+    chardev_list,
+    make_socket,
+    parse_device,
+    with_mux,
+)
 from memd.cli.keyval import HELP, parse_either
 from memd.cli.objects import OBJECT
 from memd.cli.opts import Opts, OptsList
@@ -269,8 +277,9 @@ def take_object(line: QemuCommandLine, given: Given) -> None:
     else:
         from memd.qapi.opts import check_opts
 
-        opts = line.parse(OBJECT, given)
-        line.register(given, "object-add", check_opts(_known_objects(line), opts.with_id()))
+        options = check_opts(_known_objects(line), line.parse(OBJECT, given).with_id())
+        # QEMU names no place when an object can't be made.
+        line.register(given._replace(where=""), "object-add", options)
 
 
 def _properties(kind: str, line: QemuCommandLine) -> str:
@@ -316,7 +325,7 @@ def take_chardev(line: QemuCommandLine, given: Given) -> None:
     compat = line.config.compat
     opts = line.parse(chardev_list(compat), given)
     kind = opts.get("backend")
-    speaks = any(map(opts.switch, PROTOCOLS))
+    speaks = any(map(opts.switch, UNSPOKEN))
     if (kind in BACKENDS and not speaks) or kind not in (*BACKENDS, *_KINDS):
         log = _log(opts)
         if log:

@@ -250,7 +250,13 @@ def create_path(path: bytes, flags: int, mode: int, roots: Roots | None = None) 
         OSError: why it can't be opened.
     """
     with closing(target(path, roots)) as entry:
-        return entry.open(flags, mode)
+        try:
+            return entry.open(flags, mode)
+        except OSError as failed:
+            if failed.errno != errno.ELOOP:
+                raise
+            # The kernel's own link, as /dev/stdout leads to.
+            return open_path(path, flags & ~os.O_CREAT, roots)
 
 
 def open_own(path: bytes, flags: int, mode: int) -> int:

@@ -115,10 +115,10 @@ class Tree:
 
     def device_type(self, driver: str) -> ObjectType | None:
         """The type of a device by its name, or by its alias."""
-        found = self.type_by_name(driver)
-        if found is None and self.more_types is not None:
-            found = self.more_types.find_alias(driver)
-        return found
+        # Of some types the tree has the name alone.
+        more = self.more_types
+        found = None if more is None else more.find(driver) or more.find_alias(driver)
+        return found or self.type_by_name(driver)
 
     def all_types(self) -> dict[str, ObjectType]:
         """All types that clients are told of: a catalogue's besides the tree's own."""

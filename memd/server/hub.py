@@ -20,7 +20,7 @@ from memd.server.jobs import Jobs
 from memd.server.limits import ConnectionBudget, Limits
 from memd.server.peer import peer_of
 from memd.server.pending import PendingNegotiation
-from memd.server.stream import SocketStream, Stream
+from memd.server.stream import SocketStream, Stream, TelnetStream
 from memd.session import Dispatch, Monitor, Session
 from memd.session.peer import Peer
 from memd.wire import encode
@@ -100,7 +100,7 @@ class Hub:
     def adopt(self, sock: socket.socket, monitor: Monitor) -> None:
         """Serve a client that has connected."""
         try:
-            stream = SocketStream(sock)
+            stream = TelnetStream(sock) if monitor.telnet else SocketStream(sock)
         except OSError as error:
             log.warning("cannot serve a client: %s", error.strerror)
             close_socket(sock)
@@ -138,6 +138,8 @@ class Hub:
         self._pending.came(connection)
         monitor.client_came()
         connection.start()
+        if stream.opening:
+            connection.write(stream.opening)
         connection.session.greet(self._greeting())
 
     def _makers(self, monitor: Monitor) -> tuple[type[Connection], Callable[..., Session]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
 import socket
 import stat
 import termios
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from memd.fd_passing import receive_with_fds
 from memd.hostmem.sockets import (
@@ -43,6 +44,9 @@ class Stream(Protocol):
 
     passes_fds: bool
     """Whether descriptors come along."""
+
+    opening: ClassVar[bytes] = b""
+    """What is sent before anything else."""
 
     origin: dict[str, str]
     """Who is at the other end of a network, see `memd.session.Session`."""
@@ -129,6 +133,37 @@ class SocketStream(Stream):
 
     def close(self, then: Callable[[], object] | None = None) -> None:
         close_socket(self._socket, then)
+
+
+class TelnetStream(SocketStream):
+    """A socket on which telnet is spoken (RFC 854): commands of the client are passed over."""
+
+    __slots__ = ("_cut",)
+
+    opening = bytes.fromhex("fffb01 fffb03 fffb00 fffd00")
+    # A byte of all ones twice is that byte, a break has no operand, and what is cut off goes on
+    # with the next data.
+    _COMMAND = re.compile(rb"\xff(?:(\xff)|\xf3|[^\xff\xf3].|([^\xff\xf3]?)\Z)", re.DOTALL)
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        # Descriptors that came along with commands alone would be nobody's.
+        self.passes_fds = False
+        self._cut = b""
+
+    def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
+        while True:
+            data, none = super().receive(most)
+            given, self._cut = self._cut + data, b""
+            told = self._COMMAND.sub(self._take, given)
+            # Nothing at all is the end.
+            if told or not data:
+                return told, none
+
+    def _take(self, found: re.Match[bytes]) -> bytes:
+        if found[2] is not None:
+            self._cut = found[0]
+        return found[1] or b""
 
 
 def tune_network(sock: socket.socket) -> None:

@@ -116,17 +116,25 @@ class Monitor:
         pretty: whether answers are spread over lines.
         readonly: whether only queries are run.
         human: whether it is a human monitor.
+        telnet: whether its clients speak telnet.
         fds: the named descriptors, which are closed at the end.
         clients: how many are connected.
     """
 
     def __init__(
-        self, id: str, *, pretty: bool = False, readonly: bool = False, human: bool = False
+        self,
+        id: str,
+        *,
+        pretty: bool = False,
+        readonly: bool = False,
+        human: bool = False,
+        telnet: bool = False,
     ) -> None:
         self.id = id
         self.human = human
         self.pretty = pretty
         self.readonly = readonly
+        self.telnet = telnet
         self.fds: dict[str, Descriptor] = {}
         self.clients = 0
 

@@ -39,7 +39,7 @@ from memd.standin.virtual_functions import (
     function_type,
     remove_functions,
 )
-from memd.work import Event
+from memd.work import Event, Turn
 
 if TYPE_CHECKING:
     from memd.config import Global
@@ -73,8 +73,6 @@ _CYLINDERS = 2, 16383
 
 _ANY_UNIT = (1 << 32) - 1
 """The place of a floppy that asks for any."""
-
-_BRIDGES = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge")
 
 _GUESTS_PORT = "virtserialport"
 """A device that opens its character device when the guest opens it."""
@@ -111,7 +109,7 @@ _DISK = "virtio-blk-device"
 
 _HARMLESS = (
     *("slot/function", "bus found", "maxmem", "Only one", "bus was found", "chassis slot"),
-    *("audio driver", "dynamic sysbus"),
+    *("audio driver", "dynamic sysbus", "support hotplugging"),
 )
 """Words of complaints that a recorded device had on its machine, and need not have on this one."""
 
@@ -154,10 +152,9 @@ class OtherDevice(_Catalogued):
         return comes and (self.bus is None or self.bus.hotplug)
 
     def removal(self, machine: Any) -> None:
-        """It goes as soon as that is answered: no guest is asked."""
+        """It goes at once: no guest is asked."""
         if not self.leaving:
-            self.leaving = True
-            machine.later(0.0, lambda: self.leave(machine))
+            self.leave(machine)
 
     def leave(self, machine: Any) -> None:
         """It has gone, after what was on its buses."""
@@ -196,8 +193,7 @@ class OtherPciDevice(_Catalogued, GuestsPciDevice):
     def removal(self, machine: Any) -> None:
         if self.bus.standard and not machine.guest.started:
             # Nobody has switched it on.
-            self.leaving = True
-            machine.later(0.0, lambda: self.leave(machine))
+            self.leave(machine)
         else:
             super().removal(machine)
 
@@ -594,7 +590,7 @@ class Devices:
             device.add_child(name, bus)
             if named:
                 buses.others.setdefault(name, bus)
-        if isinstance(device, PciDevice) and (kind.is_a("pcie-port") or kind.name in _BRIDGES):
+        if isinstance(device, PciDevice) and kind.is_a("base-pci-bridge"):
             open_bus(device, machine)
 
     def _told(self, driver: str) -> JSONObject:
@@ -683,6 +679,8 @@ class Devices:
         machine.spawn(self._close(node, machine, events), "closing the block node of a device")
 
     async def _close(self, node: Node | None, machine: Machine, events: Events) -> None:
+        # The answer goes first.
+        await Turn()
         try:
             # A node that blockdev-snapshot-sync made goes with the device.
             await self._blocks.collect(node)

@@ -139,7 +139,7 @@ REFUSED = [
         "socket,path=s,reconnect=1,reconnect-ms=1",
         "'reconnect' and 'reconnect-ms' are mutually exclusive",
     ),
-    ("socket,path=s,telnet=on", "'telnet' is not supported"),
+    ("socket,path=s,tn3270=on", "'tn3270' is not supported"),
     ("socket,path=s,tn3270=on", "'tn3270' is not supported"),
     ("socket,path=s,server=on,websocket=on", "'websocket' is not supported"),
     ("socket,path=s,abstract=on", "'abstract' is not supported"),

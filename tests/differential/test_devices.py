@@ -22,6 +22,7 @@ import pytest
 
 from tests.differential.harness import Pair, Side, fresh_id
 from tests.differential.server import memd_argv, qemu_binary, qemu_compat, running
+from tests.differential.standin import standin_pair
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -559,3 +560,15 @@ def test_random_sequences(machines: Make, machine: tuple[str, ...]) -> None:
     for _number in range(COMMANDS // 12):
         pair.ask(*words.command())
     expect_same_state(pair)
+
+
+def test_what_has_left_leaves_its_id(directory: Path) -> None:
+    """Nobody needs to wait for the event of a device that no guest is asked for."""
+    options = ("-machine", "q35", "-device", "qemu-xhci", "-device", "virtio-scsi-pci")
+    with standin_pair(directory, *options) as pair:
+        for driver in ("usb-kbd", "scsi-cd"):
+            for command, arguments in (
+                ("device_add", {"driver": driver, "id": "d"}),
+                ("device_del", {"id": "d"}),
+            ) * 2:
+                assert pair.ask(command, arguments) == {"return": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,11 +92,12 @@ TYPED = (
 
 
 @contextlib.contextmanager
-def terminal(name: str, directory: Path) -> Iterator[Path]:
+def terminal(name: str, directory: Path, *, telnet: bool = False) -> Iterator[Path]:
     place, path = directory / name, directory / f"{name}.sock"
     place.mkdir()
     argv = qemu_argv() if name == "QEMU" else [*qemu_system_memd(qemu_compat()), "-nodefaults"]
-    line = [*argv, "-S", "-monitor", f"unix:{path},server=on,wait=off"]
+    where = f"socket,id=c,path={path},server=on,wait=off,telnet={'on' if telnet else 'off'}"
+    line = [*argv, "-S", "-chardev", where, "-mon", "c"]
     with running(name, line, place):
         yield path
 
@@ -131,3 +133,39 @@ def test_its_terminal(directory: Path) -> None:
             # No event is shown, and byte by byte it is the same.
             assert b"RESUME" not in expected
         assert typed(ours, b"quit\n") == typed(theirs, b"quit\n")
+
+
+TELNET = (
+    *(
+        b"info status\r\n",
+        b"info name\r\0info status\r\0",
+        b"\xff\xfd\x01info \xff\xfb\x03status\n",
+    ),
+    *(b"info \xff\xff\n", b"info\xff\xf3 name\n", b"\xff\xf4info name\n"),
+    # QEMU goes on with what the last connection has begun.
+    *(b"\xff\xfa\x18\xff\xf0info\n", b"info name\xff"),
+)
+
+
+def test_its_terminal_over_telnet(directory: Path) -> None:
+    with (
+        terminal("QEMU", directory, telnet=True) as theirs,
+        terminal("memd", directory, telnet=True) as ours,
+    ):
+        for data in TELNET:
+            told = typed(ours, data)
+            assert told.startswith(b"\xff\xfb\x01")
+            assert told == typed(theirs, data, len(told)), data
+
+
+def test_where_telnet_is_told(directory: Path) -> None:
+    with standin_pair(directory, "-monitor", "telnet:127.0.0.1:0,server,nowait") as pair:
+        pair.same("addresses", without_ports)
+
+
+def without_ports(side: Side) -> JSON:
+    """The addresses of character devices, whose ports are the kernel's choice."""
+    rows = side.ask("query-chardev")["return"]
+    return sorted(
+        re.sub(r":\d+,", ",", each["filename"]) for each in rows if "tel" in each["filename"]
+    )

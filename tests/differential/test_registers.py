@@ -33,6 +33,8 @@ def test_chardevs(directory: Path) -> None:
         chardev("1x", "null"),
         chardev("f0", "file", out="@DIR@/f0"),
         chardev("f1", "file", out=f"{NOT_THERE}/x"),
+        chardev("fs", "file", out="/dev/stdout"),
+        chardev("fe", "file", out="/proc/self/fd/2", append=True),
         chardev("f2", "file", out="@DIR@/f2", logfile="@DIR@/log", logappend=True),
         chardev("f3", "file", out="@DIR@/f3", logfile=f"{NOT_THERE}/log"),
         chardev("r0", "ringbuf"),
@@ -87,7 +89,7 @@ def test_chardevs(directory: Path) -> None:
                 if each["label"] != "compat_monitor0"
             ],
         )
-        assert len(names) == 5
+        assert len(names) == 7
         pair.same("files", lambda side: sorted(side.files()))
 
 

@@ -166,6 +166,14 @@ def test_who_takes_keys_and_clicks(directory: Path, line: str) -> None:
             compare(pair, *step)
 
 
+LACKING = (
+    *("acpi-erst", "isa-debugcon", "isa-parallel", "isa-ipmi-bt", "ipmi-bmc-extern", "ide-cf"),
+    *("pxb", "vmmouse", "loader", "guest-loader", "hv-syndbg", "floppy,unit=9", "tpm-tis"),
+    *("smbus-ipmi,bmc=x", "virtio-blk-pci-non-transitional", "vfio-pci-igd-lpc-bridge"),
+)
+"""Devices that come at the start, or not at all, and lack something."""
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -198,6 +206,10 @@ def test_who_takes_keys_and_clicks(directory: Path, line: str) -> None:
         *("-serial tcp:127.0.0.1:1,wait=on", "-serial telnet:127.0.0.1:1,delay=on,nodelay=on"),
         "-debugcon unix:/none/x,server=on,wait=off,reconnect=1",
         "-serial tcp:127.0.0.1:0,server=on,wait=off,tls-creds=x",
+        *("-serial file:/dev/stdout", "-object iothread,id=t,poll-max-ns=-1"),
+        "-object throttle-group,id=t,x-bps-total=1,x-bps-read=1",
+        *(f"-device {lacks}" for lacks in LACKING),
+        "-blockdev null-co,node-name=n -device virtio-blk-pci-non-transitional,drive=n",
     ],
 )
 def test_what_is_said(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from memd.fd_passing import MOST_FDS
-from memd.server.stream import SocketStream, is_pollable
+from memd.server.stream import SocketStream, TelnetStream, is_pollable
 from tests.descriptors import open_descriptors
 
 
@@ -133,3 +134,18 @@ def test_a_regular_file_cannot_be_polled() -> None:
     assert is_pollable(read)
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize("cut", range(1, 14))
+def test_commands_of_telnet_are_no_data(cut: int) -> None:
+    sent, told = b"a\xff\xfd\x01b\xff\xffc\xff\xf3d\xff\xfb\xff", b"ab\xffcde"
+    there, here = socket.socketpair()
+    with there:
+        stream = TelnetStream(here)
+        seen = b""
+        for part in (sent[:cut], sent[cut:], b"e"):
+            there.sendall(part)
+            with contextlib.suppress(BlockingIOError):
+                seen += stream.receive()[0]
+        assert seen == told
+        stream.close()
