@@ -92,6 +92,12 @@ def prefixed(what: str) -> Iterator[None]:
         raise QMPError(f"{what}{error.desc}") from None
 
 
+def not_read(path: str, error: OSError) -> str:
+    """Why a file can't be read, as GLib words it."""
+    what = "Error reading" if isinstance(error, IsADirectoryError) else "Failed to open"
+    return f"{what} file “{path}”: {error.strerror}"
+
+
 class StartError(Exception):
     """The daemon cannot start.
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from memd.backends import x509
 from memd.backends.x509 import Certificate
 from memd.compat import Compat
-from memd.errors import QMPError, refusing
+from memd.errors import QMPError, not_read, refusing
 from memd.hostmem.paths import encode_path
 
 FILE_LIMIT = 4 * 1024 * 1024
@@ -194,7 +194,7 @@ class Loader:
             _read(self._key)
         except OSError as error:
             raise QMPError(
-                f"Cannot load private key {self._key}: {_not_read(self._key, error)}"
+                f"Cannot load private key {self._key}: {not_read(self._key, error)}"
             ) from None
         try:
             context.load_cert_chain(*self._pair, self._secret)
@@ -344,7 +344,7 @@ def _read_list(path: str) -> bytes:
     try:
         return _read(path)
     except OSError as error:
-        raise QMPError(f"Cannot load CA cert list {path}: {_not_read(path, error)}") from None
+        raise QMPError(f"Cannot load CA cert list {path}: {not_read(path, error)}") from None
 
 
 def _read(path: str) -> bytes:
@@ -354,12 +354,6 @@ def _read(path: str) -> bytes:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(0, "Not a regular file")
         return file.read(FILE_LIMIT)
-
-
-def _not_read(path: str, error: OSError) -> str:
-    if isinstance(error, IsADirectoryError):
-        return f"Error reading file “{path}”: Is a directory"
-    return f"Failed to open file “{path}”: {error.strerror}"
 
 
 def _reason(error: ValueError, *, none: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from memd.cli.opts import OptsList, validate
 from memd.config import Global
-from memd.errors import QMPError
+from memd.errors import QMPError, not_read
 from memd.hostmem.deadline import read_at_start
 from memd.qapi.numbers import parse_int64, parse_uuid
 
@@ -118,10 +118,6 @@ def _read(path: str, complaint: str) -> None:
     """Raise `QMPError` with a complaint where a file can't be read."""
     try:
         read_at_start(path, 1)
-    except IsADirectoryError as error:
-        reason = f"Error reading file “{path}”: {error.strerror}"
     except OSError as error:
-        reason = f"Failed to open file “{path}”: {error.strerror}"
-    else:
-        return
-    raise QMPError(complaint.format(path=path, reason=reason))
+        reason = not_read(path, error)
+        raise QMPError(complaint.format(path=path, reason=reason)) from None

@@ -18,7 +18,7 @@ from memd.compat import Compat
 from memd.errors import QMPError, missing
 from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
-from memd.qapi.numbers import parse_size
+from memd.qapi.numbers import SIZE_HINT, parse_size
 from memd.work import Outcome, in_turns
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+")
@@ -211,10 +211,8 @@ def _no_size(name: str, kind: str, text: str) -> QMPError:
         return QMPError(f"Invalid size {text}")
     if kind != "size":
         return QMPError(f"Parameter '{name}' expects uint64")
-    return QMPError(
-        f"Parameter '{name}' expects a non-negative number below 2^64\r\nOptional suffix k, M, G,"
-        " T, P or E means kilo-, mega-, giga-, tera-, peta-\r\nand exabytes, respectively."
-    )
+    told = f"Parameter '{name}' expects a non-negative number below 2^64\n{SIZE_HINT}"
+    return QMPError(told.replace("\n", "\r\n"))
 
 
 def check(daemon: Daemon, command: str, arguments: JSONObject) -> JSONObject:

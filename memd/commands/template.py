@@ -65,11 +65,7 @@ async def x_template_list(daemon: Daemon, args: JSONObject) -> JSON:
     if daemon.templates is None:
         return []
     store = daemon.templates.store
-
-    def work() -> list[JSON]:
-        return [_summary(usage) for usage in store.all_usage()]
-
-    return await Job(work, on=store.on)
+    return await Job(lambda: [_summary(each) for each in store.all_usage()], on=store.on)
 
 
 async def x_template_query(daemon: Daemon, args: JSONObject) -> JSON:

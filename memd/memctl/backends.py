@@ -43,6 +43,11 @@ def size_of(client: Client, id: str) -> int:
     return found
 
 
+def add_id(parser: argparse.ArgumentParser) -> None:
+    """Declare a backend's id."""
+    parser.add_argument("id", metavar="ID", help="the backend's id")
+
+
 def add_range(parser: argparse.ArgumentParser, offset: str, length: str) -> None:
     """Declare a backend's id, and a range of its memory that may be left out.
 
@@ -50,7 +55,7 @@ def add_range(parser: argparse.ArgumentParser, offset: str, length: str) -> None
         offset: the help of the former's argument.
         length: of the latter's.
     """
-    parser.add_argument("id", metavar="ID", help="the backend's id")
+    add_id(parser)
     parser.add_argument("offset", metavar="OFFSET", nargs="?", type=size, help=offset)
     parser.add_argument("length", metavar="LENGTH", nargs="?", type=size, help=length)
 

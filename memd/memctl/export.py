@@ -9,7 +9,7 @@ import sys
 
 from memd.client import Export
 from memd.errors import printable
-from memd.memctl.backends import spelled
+from memd.memctl.backends import add_id, spelled
 from memd.memctl.context import OK, USAGE, Context, Trouble, say
 
 CANNOT_RUN = 126
@@ -22,7 +22,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "memctl export [-h] [-s ADDRESS] [--json] [--read-only | --writable] ID [-- CMD ...]"
     )
-    parser.add_argument("id", metavar="ID", help="the backend's id")
+    add_id(parser)
     parser.add_argument(
         "command",
         metavar="CMD",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from memd.memctl.backends import size_of
+from memd.memctl.backends import add_id, size_of
 from memd.memctl.context import USAGE, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.read import spare_terminal
@@ -22,7 +22,7 @@ STDOUT = "-"
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("id", metavar="ID", help="the backend's id")
+    add_id(parser)
     parser.add_argument(
         "file",
         metavar="FILE",

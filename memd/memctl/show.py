@@ -7,7 +7,7 @@ import argparse
 from memd.client import Client
 from memd.errors import QMPError, printable
 from memd.json_types import JSON, JSONObject
-from memd.memctl.backends import STYLES, access, spelled, stat
+from memd.memctl.backends import STYLES, access, add_id, spelled, stat
 from memd.memctl.context import Context
 from memd.memctl.sizes import exact, short
 from memd.memctl.tables import print_line
@@ -26,7 +26,7 @@ _LIKE_IT = "memctl-show"
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("id", metavar="ID", help="the backend's id")
+    add_id(parser)
 
 
 def run(context: Context, arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import sys
 from io import BufferedReader
 from typing import TYPE_CHECKING, cast
 
-from memd.memctl.backends import size_of
+from memd.memctl.backends import add_id, size_of
 from memd.memctl.context import Trouble
 from memd.memctl.progress import Bar
 from memd.memctl.sizes import size
@@ -27,7 +27,7 @@ CHUNK = 4 << 20
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("id", metavar="ID", help="the backend's id")
+    add_id(parser)
     parser.add_argument("offset", metavar="OFFSET", type=size, help="where to begin")
     parser.add_argument(
         "file",

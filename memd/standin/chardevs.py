@@ -170,6 +170,12 @@ class Chardevs:
         found = self._tree.chardevs.children.get(id)
         return found if isinstance(found, ChardevObject) else None
 
+    def _need(self, id: str) -> ChardevObject:
+        device = self.find(id)
+        if device is None:
+            raise QMPError(f"Chardev '{id}' not found")
+        return device
+
     async def add(self, args: JSONObject, take_fd: TakeFd) -> JSON:
         """`chardev-add`.
 
@@ -310,9 +316,7 @@ class Chardevs:
             QMPError: there is none, or it is in use.
         """
         id = args["id"]
-        device = self.find(id)
-        if device is None:
-            raise QMPError(f"Chardev '{id}' not found")
+        device = self._need(id)
         if not isinstance(device, Registered) or device.used:
             raise QMPError(f"Chardev '{id}' is busy")
         self._tree.chardevs.remove_child(id)
@@ -383,8 +387,7 @@ class Chardevs:
 
     def send_break(self, args: JSONObject) -> None:
         """`chardev-send-break`; raises `QMPError` where there is none."""
-        if self.find(args["id"]) is None:
-            raise QMPError(f"Chardev '{args['id']}' not found")
+        self._need(args["id"])
 
     def write(self, args: JSONObject) -> None:
         """`ringbuf-write`; raises `QMPError` where that is not a ring."""
