@@ -135,5 +135,5 @@ def test_descriptors(descriptor: int) -> None:
 def test_a_stream_that_can_not_be_read(descriptor: int) -> None:
     """It is awaited, or the start fails with a line; QEMU's words depend on what it reads."""
     status, said, answers = given(qemu_system_memd(), ("-incoming", "fd:{fd}"), descriptor)
-    assert (status, answers) in ((0, 2), (1, 0), (1, 2)), said
+    assert status == 1 or (status, answers) == (0, 2), said
     assert "Traceback" not in said

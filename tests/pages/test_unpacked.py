@@ -12,7 +12,7 @@ import pytest
 from memd.hostmem import libc
 from memd.pages.store import Store
 from memd.pages.template import Template
-from tests.conftest import NOT_HERE
+from tests.conftest import NOT_HERE, need_shm
 from tests.pages.memory import PAGE, memory, save, unpacked
 
 HUGE = libc.HUGE_PAGE
@@ -53,6 +53,7 @@ def held(template: Template) -> list[int]:
     return found
 
 
+@need_shm
 def test_what_is_nearly_all_data_is_in_huge_pages(template: Template) -> None:
     template.fetch(0, HUGE)
     template.copy.gather(lambda: True)
