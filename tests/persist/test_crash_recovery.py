@@ -13,6 +13,7 @@ from memd.hostmem.host import Host
 from memd.hostmem.paths import Roots
 from memd.persist.crash_recovery import discard_rest, remove_half_made
 from memd.persist.object_log import ObjectLog
+from tests.conftest import need_shm
 from tests.users import STRANGER, need_root
 
 
@@ -42,6 +43,7 @@ def test_it_goes(path: Path) -> None:
 
 
 @need_root
+@need_shm
 @pytest.mark.parametrize("noted", [False, True])
 def test_an_ordinary_user_s_that_lets_nobody_open_it(noted: bool) -> None:
     """As shared memory is made."""
