@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
 from memd.config import MachineConfig
@@ -149,22 +149,13 @@ class MemoryDevice(Device, ABC):
         """It is gone from the machine; gives the events that tell of it."""
 
 
-class Part(Device):
-    """A device on a bus of the machine, where it stays.
+class SystemDevice(Device):
+    """A part of a machine that is on its system bus, where nothing comes or goes."""
 
-    Attributes:
-        bus: the bus that it is on.
-    """
-
-    # An attribute of its own, in place of a property.
-    __slots__ = ("bus",)
-
-    bus: Bus
-
-    def __init__(self, qom_type: ObjectType, tree: Tree, bus: Bus) -> None:
-        super().__init__(qom_type, tree, None)
-        self.bus = bus
-        self.realized = True
+    @property
+    def bus(self) -> Any:
+        """The machine's own bus, which nothing leaves."""
+        return self.tree.resolve("/machine/unattached/sysbus")
 
     @property
     def hotpluggable(self) -> bool:
@@ -490,7 +481,8 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
         return Buses(None, system)
     name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
     types = tree.basics()
-    host = Part(ObjectType(kind, types["device"]), tree, system)
+    host = SystemDevice(ObjectType(kind, types["device"]), tree, None)
+    host.realized = True
     if config.type != "microvm":
         # There it has a number among the machine's parts.
         tree.machine.add_child(name, host)

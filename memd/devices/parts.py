@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from memd.compat import Compat
 from memd.devices.bus import ANY_PLACE, PciBus
-from memd.devices.machine import Device, Machine, Part
+from memd.devices.machine import Device, Machine, SystemDevice
 from memd.devices.pci import PciDevice
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
@@ -41,6 +41,29 @@ def parts_of(holder: QObject) -> Iterator[Device]:
         if isinstance(child, Device):
             yield child
         yield from parts_of(child)
+
+
+class Part(Device):
+    """A device on a bus of the machine, where it stays.
+
+    Attributes:
+        bus: the bus that it is on.
+    """
+
+    # An attribute of its own, in place of a property.
+    __slots__ = ("bus",)
+
+    bus: Bus
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, bus: Bus) -> None:
+        super().__init__(qom_type, tree, None)
+        self.bus = bus
+        self.realized = True
+
+    @property
+    def hotpluggable(self) -> bool:
+        """It stays."""
+        return False
 
 
 class PciPart(PciDevice):
@@ -158,9 +181,11 @@ class _Parts:
         """Whether a property of the machine that is on, off or left to it is not off."""
         return self._root.values[name] not in ("off", False)
 
-    def on_system_bus(self, kind: str) -> Part:
+    def on_system_bus(self, kind: str) -> Device:
         """A part on the system bus."""
-        return self._on_bus(kind, self._machine.buses.others["main-system-bus"])
+        part = SystemDevice(ObjectType(kind, self._device), self._tree, None)
+        part.realized = True
+        return part
 
     def _on_bus(self, kind: str, bus: Bus) -> Part:
         return Part(ObjectType(kind, self._device), self._tree, bus)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memd.devices.kinds import FLASH
-from memd.devices.machine import Part
+from memd.devices.machine import SystemDevice
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qapi.visit import visit_str
@@ -34,11 +34,8 @@ def add_chips(machine: Machine, standin: StandIn) -> None:
         _add_chip(machine, standin, name)
 
 
-def _add_chip(machine: Machine, standin: StandIn, name: str) -> Part:
-    bus = machine.buses.others["main-system-bus"]
-    chip = Part(standin.devices.type_of(_KIND), machine.tree, bus)
-    # It is once it has its drive.
-    chip.realized = False
+def _add_chip(machine: Machine, standin: StandIn, name: str) -> SystemDevice:
+    chip = SystemDevice(standin.devices.type_of(_KIND), machine.tree, None)
     own = _SHOWN[name]
     machine.tree.machine.add_child(own, chip)
     chip.values |= {"name": own, "width": 1, "sector-length": _SECTOR}
@@ -93,7 +90,7 @@ def plug_flash(machine: Machine, standin: StandIn, given: JSONObject, program: s
         chip.realized = True
 
 
-def _alias(name: str, chip: Part) -> Property:
+def _alias(name: str, chip: SystemDevice) -> Property:
     """A machine's property that is the drive of a chip."""
     return Property(
         name,

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from memd.devices.machine import Part
-from memd.devices.parts import PciPart, parts_of
+from memd.devices.parts import Part, PciPart, parts_of
 from memd.errors import QMPError
 from memd.qom import QObject
 
