@@ -124,7 +124,7 @@ class Monitor:
             self.socket.connect(str(path))
             self.greeting = self.read()
             if negotiate:
-                answer = self._negotiate(path)
+                answer = self.execute("qmp_capabilities")
                 while "QMP" in answer and "memd" not in str(answer):
                     # QEMU may greet a client more than once that comes as others leave, and
                     # say something to one of these in between.
@@ -134,23 +134,6 @@ class Monitor:
         except BaseException:
             self.socket.close()
             raise
-
-    def _negotiate(self, path: str | Path) -> Message:
-        """Leave capabilities negotiation; gives the answer.
-
-        Once in a thousand starts with -preconfig QEMU 10.0.2's main loop is found in
-        accept(2) after it has greeted its client: it goes on when another one comes.
-        """
-        self.send(b'{"execute": "qmp_capabilities"}')
-        self.socket.settimeout(PATIENCE / 4)
-        try:
-            return self.read_answer()
-        except TimeoutError:
-            with socket.socket(socket.AF_UNIX) as another:
-                another.connect(str(path))
-                return self.read_answer()
-        finally:
-            self.socket.settimeout(PATIENCE)
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send bytes as they are, with descriptors if there are any."""
@@ -239,6 +222,22 @@ def is_listening(path: Path) -> bool:
     return any(row.endswith(own) and row.split(maxsplit=4)[3] == accepts for row in rows)
 
 
+def waits_for_clients(pid: int) -> bool:
+    """Whether a QEMU's main thread sleeps, and so do two others: of RCU and of monitors.
+
+    On its way there its listener moves from the first to the last. A client that comes
+    meanwhile is accepted by both: then each reads a part of its commands, or one waits in
+    accept(2) for another (one start in a thousand of 10.0.2 on a busy machine).
+    """
+    tasks = Path(f"/proc/{pid}/task")
+    asleep = {
+        task.name
+        for task in tasks.iterdir()
+        if (task / "stat").read_text().rpartition(")")[2].split()[0] == "S"
+    }
+    return str(pid) in asleep and len(asleep) > 2
+
+
 class Server:
     """A running process that serves QMP on a socket of its own.
 
@@ -283,12 +282,21 @@ class Server:
 
     def _wait_for_socket(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not is_listening(self.path):
+        while not self._is_ready():
             if self.process.poll() is not None:
                 raise Died(f"{self.name} did not start: {self.stderr()}")
             if time.monotonic() > deadline:
                 raise Died(f"{self.name} does not listen: {self.stderr()}")
             time.sleep(0.005)
+
+    def _is_ready(self) -> bool:
+        if not is_listening(self.path):
+            return False
+        try:
+            program = os.readlink(f"/proc/{self.pid}/exe")
+            return "qemu-system" not in program or waits_for_clients(self.pid)
+        except OSError:
+            return False
 
     @property
     def pid(self) -> int:
