@@ -229,8 +229,9 @@ class Decoder:
                         self._at = stop
                         if end - stop <= _LINE_END and not text[stop:].strip(_WHITE):
                             # That was all.
-                            self._at = end
-                            self._leave_text()
+                            if self._position is not None:
+                                self._position.advance(self._data, 0, len(self._data))
+                            self._text, self._data, self._at = None, b"", 0
                         return value
                     judged = self._judge(value, text, at, stop)
                     if judged is not None:
