@@ -24,13 +24,13 @@ from memd.work import Command, Outcome, in_turns
 Act = Callable[[Daemon, JSONObject], Any]
 """(daemon, arguments) to what is printed: a text, or a list of lines; anything else is nothing."""
 
-_NAME = re.compile(f"[{BLANKS}]*([^{BLANKS}/]*)")
+_NAME = f"[{BLANKS}]*([^{BLANKS}/]*)"
 
 LONGEST_LINE = 16_384
 """Characters of a line. QEMU takes any number by QMP, and 4,095 on a terminal."""
 
 
-def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
+def run_line(daemon: Daemon, args: JSONObject) -> JSON:
     """Run one line of the human monitor; what it prints is the value.
 
     Raises:
@@ -125,7 +125,7 @@ def _check_cpu(daemon: Daemon, index: int) -> None:
 
 def _word(line: str, at: int) -> tuple[str, int]:
     """The name that comes next in a line, and where it ends: at a blank or a slash."""
-    match = _NAME.match(line, at)
+    match = re.compile(_NAME).match(line, at)
     # It may be empty.
     assert match is not None
     return match[1], match.end()

@@ -43,3 +43,10 @@ def remove_fd(daemon: Daemon, args: JSONObject) -> JSON:
     """Close a set's descriptors, or one of them."""
     daemon.fdsets.remove(args["fdset-id"], args.get("fd"))
     return {}
+
+
+def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
+    """Run one line of the human monitor, whose many words few clients need."""
+    from memd.commands import hmp
+
+    return hmp.run_line(daemon, args)

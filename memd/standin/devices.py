@@ -81,9 +81,6 @@ _SERIAL = "serial"
 """The type of a serial port, which is inside those devices that have one."""
 
 _SERIAL_PORTS = ("pci-serial-2x", "pci-serial-4x", _SERIAL)
-_CHARDEVS = r"chardev\d?"
-"""The properties that name a character device."""
-
 _GENERATION_ID = "vmgenid"
 _ALONE = (_GENERATION_ID, "vmclock", "vmcoreinfo")
 _OF_FIRMWARE = {
@@ -710,7 +707,7 @@ class Devices:
         if ports is not None:
             ports.release(device)
         for name, value in device.values.items():
-            chardev = self._chardevs.find(value) if re.fullmatch(_CHARDEVS, name) else None
+            chardev = self._chardevs.find(value) if _names_chardev(name) else None
             if chardev is not None:
                 chardev.users, chardev.opened = chardev.users - 1, True
                 self._chardevs.changeable.discard(chardev)
@@ -757,7 +754,7 @@ class Devices:
             return _unreadable(owner, name, kind)
         if name == "netdev":
             return _reference(name, lambda device, value: self._take_netdev(owner, device, value))
-        if re.fullmatch(_CHARDEVS, name):
+        if _names_chardev(name):
             return _reference(name, partial(self._take_chardev, owner, name))
         if name == "tpmdev":
             return _reference(name, lambda device, value: self._tpms.take(owner, device, value))
@@ -936,6 +933,11 @@ def _user_of_drive(device: Device, path: str) -> str:
     if device.qom_type.name == _STICK:
         return f"{path}/{device.id or 'scsi'}.0/legacy[0]"
     return device.id or path
+
+
+def _names_chardev(name: str) -> bool:
+    """Whether a property of that name names a character device; some devices have several."""
+    return name.rstrip("0123456789") == "chardev"
 
 
 def _visit_mac(owner: str) -> Visit:
