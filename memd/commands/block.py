@@ -27,7 +27,7 @@ async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
     if daemon.standin is not None and args["driver"] != "blkdebug":
         await daemon.standin.blocks.add(args)
         return {}
-    from memd.standin.block.graph import check_name
+    from memd.standin.block.nodes import check_name
 
     check_name(name)
     config = args.get("config")

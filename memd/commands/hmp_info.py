@@ -44,6 +44,8 @@ async def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
     """
     if daemon.standin is None:
         return []
+    from memd.standin.block.node_info import device_info
+
     drives, blocks = daemon.standin.drives, daemon.standin.blocks
     wanted, verbose = args.get("device"), args.get("verbose", False)
     lines: list[str] = []
@@ -63,7 +65,7 @@ async def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
     if args.get("nodes") or (wanted is not None and not lines):
         async for node in in_turns(blocks.all()[::-1]):
             if wanted in (None, node.name):
-                add(None, blocks.info(node))
+                add(None, device_info(node, blocks.compat))
     return lines if wanted is not None else lines[1:]
 
 

@@ -42,8 +42,10 @@ def block_jobs(jobs: list[JSON]) -> list[str]:
 
 async def info_blockstats(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info blockstats`."""
+    from memd.standin.block.statistics import statistics_of
+
     lines: list[str] = []
-    async for row in in_turns(standin_of(daemon).drives.statistics_of_drives()):
+    async for row in in_turns(statistics_of([*standin_of(daemon).blocks.drives])):
         stats = row["stats"]
         if daemon.compat is Compat.V10_0:
             told = " ".join(f"{name}={stats[name]}" for name in _COUNTS)

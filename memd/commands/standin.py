@@ -575,16 +575,16 @@ ACTS = {
     "blockdev-del": "blocks.delete",
     "blockdev-reopen": "reopening.reopen",
     "block-set-write-threshold": "blocks.set_threshold",
-    "block-latency-histogram-set": "drives.set_histograms",
+    "block-latency-histogram-set": "drives.media.set_histograms",
     "block_resize": "blocks.resize",
     "query-named-block-nodes": "blocks.nodes",
     "query-block": "drives.query",
     "query-blockstats": "drives.statistics",
-    "block_set_io_throttle": "drives.limit",
-    "blockdev-remove-medium": "drives.remove_medium",
-    "blockdev-insert-medium": "drives.insert_medium",
-    "blockdev-change-medium": "drives.change_medium",
-    "eject": "drives.eject",
+    "block_set_io_throttle": "drives.media.limit",
+    "blockdev-remove-medium": "drives.media.remove_medium",
+    "blockdev-insert-medium": "drives.media.insert_medium",
+    "blockdev-change-medium": "drives.media.change_medium",
+    "eject": "drives.media.eject",
     "query-block-exports": "exports.query",
     "x-debug-query-block-graph": "blocks.graph",
     "block-export-add": "exports.add",
@@ -594,34 +594,34 @@ ACTS = {
     "nbd-server-add": "exports.add_device",
     "nbd-server-remove": "exports.remove",
     "blockdev-create": "images.create",
-    "blockdev-snapshot": "images.snapshot",
-    "blockdev-snapshot-sync": "images.snapshot_sync",
+    "blockdev-snapshot": "transactions.snapshot",
+    "blockdev-snapshot-sync": "transactions.snapshot_sync",
     **{
-        f"block-dirty-bitmap-{verb}": f"images.bitmaps.{verb}"
+        f"block-dirty-bitmap-{verb}": f"bitmaps.{verb}"
         for verb in ("add", "remove", "clear", "enable", "disable", "merge")
     },
-    "transaction": "images.transaction",
+    "transaction": "transactions.run",
     "blockdev-snapshot-internal-sync": "snapshots.make_of_node",
     "blockdev-snapshot-delete-internal-sync": "snapshots.delete_of_node",
     "change-backing-file": "images.change_backing",
     "x-blockdev-change": "blocks.change_child",
-    "block-commit": "images.commit",
-    "block-stream": "images.stream",
-    "blockdev-mirror": "images.mirror",
-    "drive-mirror": "images.drive_mirror",
-    "blockdev-backup": "images.backup",
-    "drive-backup": "images.drive_backup",
-    "block-job-set-speed": "images.jobs.set_speed",
-    "block-job-change": "images.jobs.change",
-    "query-jobs": "images.jobs.query",
-    "query-block-jobs": "images.jobs.query_block",
+    "block-commit": "block_jobs.commit",
+    "block-stream": "block_jobs.stream",
+    "blockdev-mirror": "block_jobs.mirror",
+    "drive-mirror": "block_jobs.drive_mirror",
+    "blockdev-backup": "block_jobs.backup",
+    "drive-backup": "block_jobs.drive_backup",
+    "block-job-set-speed": "jobs.set_speed",
+    "block-job-change": "jobs.change",
+    "query-jobs": "jobs.query",
+    "query-block-jobs": "jobs.query_block",
 }
 """The commands that are a register's method, and where a stand-in has that."""
 
 
 def _verb(command: str) -> Act:
     """A command about a job: `job-VERB` of any job, or `block-job-VERB`."""
-    return lambda its: partial(its.images.jobs.command, command)
+    return lambda its: partial(its.jobs.command, command)
 
 
 _VERBS = ("pause", "resume", "cancel", "complete", "finalize", "dismiss")
@@ -634,8 +634,8 @@ REGISTERS: dict[str, Handler] = {
     "expire_password": _register(
         lambda its: lambda args: _display(its, args).expire_password(args)
     ),
-    "blockdev-open-tray": _register(lambda its: partial(its.drives.move_tray, opened=True)),
-    "blockdev-close-tray": _register(lambda its: partial(its.drives.move_tray, opened=False)),
+    "blockdev-open-tray": _register(lambda its: partial(its.drives.media.move_tray, opened=True)),
+    "blockdev-close-tray": _register(lambda its: partial(its.drives.media.move_tray, opened=False)),
     "snapshot-save": _register(lambda its: its.snapshots.job("save")),
     "snapshot-load": _register(lambda its: its.snapshots.job("load")),
     "snapshot-delete": _register(lambda its: its.snapshots.job("delete")),

@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
     from memd.standin.audiodevs import Audiodevs
+    from memd.standin.block.blocks import Blocks
     from memd.standin.block.drives import Drives
-    from memd.standin.block.graph import Blocks, Drive, Node
+    from memd.standin.block.nodes import Drive, Node
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs
     from memd.standin.fsdevs import Fsdevs

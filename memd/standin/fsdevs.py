@@ -13,7 +13,7 @@ from memd.errors import QMPError, prefixed, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.paths import encode_path, open_path
 from memd.json_types import JSONObject
-from memd.standin.tunable import NO_LIMITS, check_limits
+from memd.standin.block.throttling import NO_LIMITS, check_limits
 from memd.work import Job
 
 if TYPE_CHECKING:

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from memd.devices.machine import Machine
     from memd.qom import Property
     from memd.standin.audiodevs import Audiodevs
-    from memd.standin.block.block_jobs import Images
+    from memd.standin.block.bitmaps import Bitmaps
+    from memd.standin.block.block_jobs import BlockJobs
+    from memd.standin.block.blocks import Blocks
     from memd.standin.block.drives import Drives
     from memd.standin.block.exports import Exports
-    from memd.standin.block.graph import Blocks
+    from memd.standin.block.images import Images
     from memd.standin.block.internal_snapshots import Snapshots
+    from memd.standin.block.jobs import Jobs
     from memd.standin.block.reopening import Reopening
+    from memd.standin.block.transactions import Transactions
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
     from memd.standin.dirty_rate import DirtyRate
@@ -113,10 +117,9 @@ class StandIn:
     @cached_property
     def blocks(self) -> Blocks:
         """The block nodes."""
-        from memd.standin.block.graph import Blocks
+        from memd.standin.block.blocks import Blocks
 
-        blocks = Blocks(self._compat, self._tree, self._host.fdsets)
-        blocks.say = self._say
+        blocks = Blocks(self._compat, self._tree, self._host.fdsets, self._say)
         blocks.inactive = self._host.run_state == "inmigrate"
         return blocks
 
@@ -129,11 +132,39 @@ class StandIn:
         return Drives(self.blocks, self._tree, self._machine, has_ide=has_ide)
 
     @cached_property
-    def images(self) -> Images:
-        """Images, snapshots and block jobs."""
-        from memd.standin.block.block_jobs import Images
+    def jobs(self) -> Jobs:
+        """The jobs."""
+        from memd.standin.block.jobs import Jobs
 
-        return Images(self.blocks, self._tree)
+        return Jobs(self.blocks)
+
+    @cached_property
+    def images(self) -> Images:
+        """The images of block nodes."""
+        from memd.standin.block.images import Images
+
+        return Images(self.blocks, self.jobs, self._tree.host.roots)
+
+    @cached_property
+    def block_jobs(self) -> BlockJobs:
+        """The jobs about block nodes."""
+        from memd.standin.block.block_jobs import BlockJobs
+
+        return BlockJobs(self.blocks, self.images, self.jobs)
+
+    @cached_property
+    def bitmaps(self) -> Bitmaps:
+        """The dirty bitmaps of block nodes."""
+        from memd.standin.block.bitmaps import Bitmaps
+
+        return Bitmaps(self.blocks)
+
+    @cached_property
+    def transactions(self) -> Transactions:
+        """Several changes of block nodes at once."""
+        from memd.standin.block.transactions import Transactions
+
+        return Transactions(self.blocks, self.images, self.block_jobs, self.bitmaps)
 
     @cached_property
     def reopening(self) -> Reopening:
@@ -147,8 +178,7 @@ class StandIn:
         """Internal snapshots."""
         from memd.standin.block.internal_snapshots import Snapshots
 
-        jobs = self.images.jobs
-        return Snapshots(self.blocks, jobs, self._compat, self._host, self.migration)
+        return Snapshots(self.blocks, self.jobs, self._compat, self._host, self.migration)
 
     @cached_property
     def listeners(self) -> Listeners:
@@ -283,7 +313,7 @@ class StandIn:
     async def close(self) -> None:
         """Close what the registers hold; it is not used any more."""
         self._closed = True
-        registers = ("devices", "netdevs", "chardevs", "listeners", "exports", "images", "blocks")
+        registers = ("devices", "netdevs", "chardevs", "listeners", "exports", "jobs", "blocks")
         for name in ("migration", "dump", *registers):
             if name in vars(self):
                 await getattr(self, name).close()

@@ -17,12 +17,13 @@ from memd.errors import QMPError
 from memd.places import Places
 from memd.qom.tree import Tree
 from memd.session.descriptor import Descriptor
-from memd.standin.block.block_jobs import Images
+from memd.standin.block.blocks import Blocks
 from memd.standin.block.drives import Drives
 from memd.standin.block.exports import Exports
-from memd.standin.block.graph import PROBED, Blocks, Node
+from memd.standin.block.nodes import PROBED, Node
 from memd.work import Command, Encoded, Job, Turn
 from tests.descriptors import open_descriptors
+from tests.standin.layer import Layer
 from tests.stepping import Running
 
 
@@ -51,7 +52,7 @@ def done(command: Command[Any]) -> Any:
 
 
 def make() -> Counted:
-    return Counted(Compat.V10_0, Tree(), FdSets())
+    return Counted(Compat.V10_0, Tree(), FdSets(), print)
 
 
 def add(blocks: Blocks, name: str, below: str | None = None) -> Node:
@@ -71,22 +72,22 @@ def test_nodes_are_so_many_one_below_another_and_no_more() -> None:
     add_chain(blocks, 256)
     with pytest.raises(QMPError, match="no more than 256 block nodes one below another"):
         add(blocks, "more", "n255")
-    images = Images(blocks, Tree())
+    layer = Layer(blocks)
     overlay = add(blocks, "overlay")
     overlay.driver = "qcow2"
     with pytest.raises(QMPError, match="no more than 256 block nodes one below another"):
-        done(images.snapshot({"node": "n100", "overlay": "overlay"}))
+        done(layer.transactions.snapshot({"node": "n100", "overlay": "overlay"}))
     assert overlay.backing is None
     assert not blocks.named("n255").above
 
 
 def test_who_stands_on_a_node_is_known_after_each_change() -> None:
     blocks = make()
-    images = Images(blocks, Tree())
+    layer = Layer(blocks)
     add_chain(blocks, 4)
     overlay = add(blocks, "overlay")
     overlay.driver = "qcow2"
-    done(images.snapshot({"node": "n2", "overlay": "overlay"}))
+    done(layer.transactions.snapshot({"node": "n2", "overlay": "overlay"}))
     with pytest.raises(QMPError, match="Duplicate nodes"):
         add(blocks, "n1", "n0")
     done(blocks.delete({"node-name": "n3"}))
@@ -148,7 +149,7 @@ def test_what_goes_together_is_looked_at_together() -> None:
     blocks.rounds = 0
     assert len(done(exports.stop())) == 9
     assert blocks.rounds == 1
-    images = Images(blocks, Tree())
+    layer = Layer(blocks)
     add_chain(blocks, 9)
     overlays = [add(blocks, f"o{number}") for number in range(8)]
     for each in overlays:
@@ -159,20 +160,20 @@ def test_what_goes_together_is_looked_at_together() -> None:
     ]
     blocks.rounds = 0
     with pytest.raises(QMPError, match="aborted"):
-        done(images.transaction({"actions": [*actions, {"type": "abort", "data": {}}]}))
+        done(layer.transactions.run({"actions": [*actions, {"type": "abort", "data": {}}]}))
     assert blocks.rounds == 1
     assert not any(each.backing for each in overlays)
 
 
 def test_what_uses_a_file_is_work_for_its_file_system(tmp_path: Path) -> None:
     blocks = make()
-    images = Images(blocks, Tree())
+    layer = Layer(blocks)
     (tmp_path / "a").write_bytes(bytes(4096))
     file = {"driver": "file", "filename": str(tmp_path / "a")}
     done(blocks.add({"driver": "raw", "node-name": "r", "file": file}))
     top = add(blocks, "top", "r")
     top.backing = blocks.named("r")
-    running = Running(images.stream({"device": "top", "job-id": "j"}))
+    running = Running(layer.block_jobs.stream({"device": "top", "job-id": "j"}))
     while not isinstance(running.wait, Job):
         running.step()
     assert running.job.on == {os.stat(tmp_path).st_dev}
@@ -221,7 +222,7 @@ def test_a_descriptor_of_a_set_is_given_back_where_its_job_is_not_begun() -> Non
     sets, places = FdSets(), Places()
     kept = Descriptor(os.memfd_create("kept"), places, 1000)
     sets.add(kept, 7, None)
-    blocks = Blocks(Compat.V10_0, Tree(), sets)
+    blocks = Blocks(Compat.V10_0, Tree(), sets, print)
     before = len(open_descriptors())
     args = {"driver": "file", "filename": "/dev/fdset/7", "node-name": "n0"}
     adding = Running(blocks.add(args))

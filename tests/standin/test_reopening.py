@@ -13,7 +13,8 @@ from memd.commands.descriptors import FdSets
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
-from memd.standin.block.graph import Blocks, Node
+from memd.standin.block.blocks import Blocks
+from memd.standin.block.nodes import Node
 from memd.standin.block.reopening import Reopening
 from memd.work import Command
 from tests.descriptors import open_descriptors
@@ -26,7 +27,7 @@ def done(command: Command[Any]) -> Any:
 
 def make(path: Path) -> tuple[Blocks, Reopening, dict[str, Any]]:
     path.write_bytes(bytes(4096))
-    blocks = Blocks(Compat.V10_0, Tree(), FdSets())
+    blocks = Blocks(Compat.V10_0, Tree(), FdSets(), print)
     options = {"driver": "file", "node-name": "f", "filename": str(path)}
     done(blocks.add({**options, "read-only": True}))
     return blocks, Reopening(blocks, None), options

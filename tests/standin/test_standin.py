@@ -128,7 +128,7 @@ def test_a_reset_counts_nothing_any_more() -> None:
         null = {"id": "c", "backend": {"type": "null", "data": {}}}
         Running(standin.chardevs.add(null, no_fd)).finish()
         Running(standin.blocks.add(target)).finish()
-        Running(standin.images.jobs.start(Task("backup", "j", {}, end="running"))).finish()
+        Running(standin.jobs.start(Task("backup", "j", {}, end="running"))).finish()
     assert kept.of(STRANGER) > 5 * ITEM
     Running(standin.close()).finish()
     assert kept.taken == 0

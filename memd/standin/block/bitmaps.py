@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError, refusing
 from memd.json_types import JSONObject
+from memd.standin.block.blocks import Blocks
 from memd.standin.block.dirty_bitmap import Bitmap, cut, regrained
-from memd.standin.block.graph import Blocks, changing, held, waits_for
+from memd.standin.block.nodes import Node, held, waits_for
 from memd.work import MEMORY, Job
-
-if TYPE_CHECKING:
-    from memd.standin.block.graph import Node
 
 _LONGEST_NAME = 1023
 """Bytes of a bitmap's name."""
@@ -106,8 +103,7 @@ class Bitmaps:
             finally:
                 bitmap.busy = False
         if node.bitmaps.get(bitmap.name) is bitmap:
-            del node.bitmaps[bitmap.name]
-            bitmap.counted.end()
+            node.drop(bitmap)
 
     async def _remove_stored(self, node: Node, bitmap: Bitmap) -> None:
         """Remove a bitmap from its image; raises `QMPError`."""
@@ -117,7 +113,7 @@ class Bitmaps:
 
         def work() -> None:
             what = f"Failed to remove persistent bitmap '{bitmap.name}' from node '{node.name}'"
-            with changing(node, fd), refusing(what):
+            with node.changing(fd), refusing(what):
                 node.stored = remove(fd, bitmap.raw)
 
         with held([node]):

@@ -5,13 +5,9 @@ Bits are a number whose lowest bit is that of the first bytes. Observed on QEMU 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from memd.errors import QMPError
-
-if TYPE_CHECKING:
-    from memd.json_types import JSONObject
-    from memd.places import Share
+from memd.json_types import JSONObject
+from memd.places import Share
 
 MOST_BYTES = 64 << 20
 """Bytes of a bitmap's bits at most."""

@@ -5,21 +5,20 @@ Rules and texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.named_tuple import NamedTuple
+from memd.places import Share
 from memd.standin.block.bitmaps import Bitmaps, bitmap_of
+from memd.standin.block.blocks import Blocks
 from memd.standin.block.dirty_bitmap import Bitmap
-from memd.standin.block.graph import Blocks, Claim, Node
 from memd.standin.block.image_locks import NO_RESIZE, READ, WRITE
+from memd.standin.block.nodes import Claim, Node
+from memd.standin.listeners import Listeners
 from memd.standin.tunable import IOThread
 from memd.work import Event, Events
-
-if TYPE_CHECKING:
-    from memd.places import Share
-    from memd.standin.listeners import Listeners
 
 _NBD = "nbd"
 _LONGEST_NAME = 4096

@@ -10,27 +10,24 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError, prefixed
+from memd.json_types import JSON, JSONObject
 from memd.sizes import short_size
-from memd.standin.block.graph import changing, held, waits_for
-from memd.standin.block.jobs import Task
-from memd.standin.block.qcow2 import EXTERNAL_DATA, Snapshot
+from memd.standin.block.blocks import Blocks
+from memd.standin.block.jobs import Jobs, Task
+from memd.standin.block.nodes import Node, held, waits_for
+from memd.standin.block.qcow2 import EXTERNAL_DATA, Header, Snapshot
 from memd.standin.block.qcow2_snapshots import StateReader, StateWriter, create, delete, revert
 from memd.standin.stream import NotLoaded
 from memd.work import Event, Events, Job
 
 if TYPE_CHECKING:
-    from memd.json_types import JSON, JSONObject
-    from memd.standin.block.graph import Blocks, Node
-    from memd.standin.block.jobs import Jobs
-    from memd.standin.block.qcow2 import Header
     from memd.standin.migration import Host, Load, Migration, Save
 
 Emit = Callable[[Event], None]
-T = TypeVar("T")
 
 _LONGEST_NAME = 255
 """Bytes of a snapshot's name, which is cut there."""
@@ -57,7 +54,7 @@ class NodeSnapshots:
         node = self._blocks.root(device)
         if node.read_only:
             raise QMPError(f"Device '{device}' is read only")
-        header = _header(node)
+        header = node.with_header.header
         if header is None:
             raise QMPError(
                 f"Block format '{node.driver}' used by device '{device}' does not support"
@@ -79,7 +76,7 @@ class NodeSnapshots:
         node = self._blocks.root(device)
         if id is None and name is None:
             raise QMPError("Name or id must be provided")
-        header = _header(node)
+        header = node.with_header.header
         if header is None:
             raise QMPError("Failed to get a snapshot list: Operation not supported")
         for each in header.snapshots:
@@ -223,7 +220,7 @@ class Snapshots(NodeSnapshots):
             raise QMPError("This is a disk-only snapshot. Revert to it  offline using qemu-img")
         self._check_migration()
         for node in nodes:
-            if _image(node).bitmaps or node.bitmaps:
+            if node.with_header.bitmaps or node.bitmaps:
                 raise QMPError(
                     f"Could not load snapshot '{tag}' on '{_label(node)}': Device has active dirty"
                     " bitmaps"
@@ -333,7 +330,7 @@ class Snapshots(NodeSnapshots):
         return [node for node in found if not node.read_only]
 
     def _can(self, node: Node) -> bool:
-        return not (node.read_only or self._blocks.inactive) and _header(node) is not None
+        return not (node.read_only or self._blocks.inactive) and node.with_header.header is not None
 
     def _of_state(self, nodes: list[Node], args: JSONObject) -> Node:
         """The node that has, or would have, the machine's state; raises `QMPError`."""
@@ -352,12 +349,12 @@ def _changing(node: Node, work: Callable[..., object], *more: object) -> Callabl
     Args:
         work: is given the image's file, its header, and what else there is.
     """
-    image = _image(node)
+    image = node.with_header
     fd = image.file_fd
 
     def run() -> None:
         try:
-            with changing(image, fd) as header:
+            with image.changing(fd) as header:
                 work(fd, header, *more)
         except OSError as error:
             raise QMPError(os.strerror(error.errno or 0)) from None
@@ -372,17 +369,8 @@ def _new(name: str) -> Snapshot:
     return Snapshot("", os.fsdecode(raw), 0, seconds & 0xFFFFFFFF, nanoseconds)
 
 
-def _image(node: Node) -> Node:
-    """The node that has a node's internal snapshots; itself where none can have any."""
-    return next((each for each in node.layers() if each.header is not None), node)
-
-
-def _header(node: Node) -> Header | None:
-    return _image(node).header
-
-
 def _snapshots(node: Node) -> list[Snapshot]:
-    header = _header(node)
+    header = node.with_header.header
     return [] if header is None else header.snapshots
 
 

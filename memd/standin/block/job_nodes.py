@@ -6,14 +6,11 @@ Observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, prefixed
-from memd.standin.block.graph import Claim, JobName
-
-if TYPE_CHECKING:
-    from memd.standin.block.graph import Blocks, Node
-    from memd.standin.block.image_locks import Locks
+from memd.standin.block.blocks import Blocks
+from memd.standin.block.image_locks import Locks
+from memd.standin.block.nodes import Claim, JobName, Node
 
 
 class JobNodes:

@@ -7,18 +7,15 @@ Observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.named_tuple import NamedTuple
+from memd.places import Share
+from memd.standin.block.blocks import Blocks
+from memd.standin.block.dirty_bitmap import Bitmap
+from memd.standin.block.job_nodes import JobNodes
 from memd.work import Command, Event, Events
-
-if TYPE_CHECKING:
-    from memd.places import Share
-    from memd.standin.block.dirty_bitmap import Bitmap
-    from memd.standin.block.graph import Blocks
-    from memd.standin.block.job_nodes import JobNodes
 
 _LONGEST_ERROR = 1024
 """Characters of why a job has failed."""
@@ -77,19 +74,9 @@ class Task(NamedTuple):
             await self.nodes.end()
 
 
-def given_up(ids: list[str]) -> Events:
-    """What is told of jobs that were made, the first one first, and can't start."""
-    told = [(id, "created") for id in ids]
-    for id in reversed(ids):
-        told += ((id, status) for status in ("aborting", "concluded", "null"))
-    return tuple(Event("JOB_STATUS_CHANGE", {"status": status, "id": id}) for id, status in told)
-
-
-def begun(id: str) -> Events:
-    """What is told of a job that was made and can't start."""
-    return tuple(
-        Event("JOB_STATUS_CHANGE", {"status": status, "id": id}) for status in ("created", "null")
-    )
+def changes(id: str, *statuses: str) -> Events:
+    """What is told of a job that has these states, one after the other."""
+    return tuple(Event("JOB_STATUS_CHANGE", {"status": each, "id": id}) for each in statuses)
 
 
 class _Job:
@@ -104,9 +91,9 @@ class _Job:
         self.keeps_result = not args.get("auto-dismiss", self.is_block)
         self.waits = not args.get("auto-finalize", True)
         self.speed = args.get("speed", 0)
-        self.status = "created"
-        self._error: str | None = None
-        self.error = task.error
+        self.error: str | None = None
+        if task.error is not None:
+            self.fail(task.error)
         self.pauses = self.completes = self.ends = False
         self.pivots = True
         self.syncs = args.get("copy-mode") == "write-blocking"
@@ -115,17 +102,11 @@ class _Job:
 
     def go(self, status: str) -> None:
         self.status = status
-        self.events.append(Event("JOB_STATUS_CHANGE", {"status": status, "id": self.id}))
+        self.events += changes(self.id, status)
 
-    @property
-    def error(self) -> str | None:
-        """Why it has failed, or None."""
-        return self._error
-
-    @error.setter
-    def error(self, text: str | None) -> None:
+    def fail(self, why: str) -> None:
         # It may repeat what was sent, and `query-jobs` tells of all jobs.
-        self._error = None if text is None else text[:_LONGEST_ERROR]
+        self.error = why[:_LONGEST_ERROR]
 
     @property
     def offset(self) -> int:
@@ -176,7 +157,7 @@ class Jobs:
             try:
                 await task.work(job.events.append)
             except QMPError as error:
-                job.error = error.desc
+                job.fail(error.desc)
             job.ends = False
         if job.error is not None:
             await self._conclude(job, "BLOCK_JOB_COMPLETED", error=job.error)
@@ -202,7 +183,7 @@ class Jobs:
                 job.ends = True
                 await job.task.finish(job.pivots)
         except QMPError as error:
-            job.error = error.desc
+            job.fail(error.desc)
         if job.error is not None:
             await self._conclude(job, "BLOCK_JOB_COMPLETED", error=job.error)
             return
@@ -232,7 +213,7 @@ class Jobs:
         if not job.keeps_result:
             await self._remove(job)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Count none any more."""
         for job in self._jobs.values():
             job.counted.end()
@@ -302,7 +283,7 @@ class Jobs:
             job.pivots = False
             await self._wait(job)
         else:
-            job.error = "Operation canceled"
+            job.fail("Operation canceled")
             await self._conclude(job, "BLOCK_JOB_CANCELLED")
 
     def set_speed(self, args: JSONObject) -> None:

@@ -73,7 +73,6 @@ MOST_ENTRIES = 32 << 20 >> 3
 _MOST_BITMAPS = 65535
 _LONGEST_DIRECTORY = _MOST_BITMAPS * 1024
 
-
 LONGEST_REFERENCES = 8 << 20
 """Bytes of a table of reference counts."""
 _MOST_SNAPSHOTS = 65536
@@ -203,21 +202,8 @@ class Header:
         self.table: tuple[int, int] = table, entries
         self.references: tuple[int, int] = references, clusters
         self._check_tables(at, count)
-        zstd = incompatible & 8 and data[_COMPRESSION_BYTE : _COMPRESSION_BYTE + 1] == b"\1"
-        told: JSONObject = {
-            "compat": "1.1" if version > 2 else "0.10",
-            "compression-type": "zstd" if zstd else "zlib",
-        }
-        if version > 2:
-            told["lazy-refcounts"] = bool(compatible & 1)
-        told["refcount-bits"] = 1 << order
-        if version > 2:
-            told["corrupt"] = bool(incompatible & 2)
-            told["extended-l2"] = bool(incompatible & EXTENDED_L2)
-        self.facts: JSONObject = {
-            "cluster-size": self.cluster,
-            "format-specific": {"type": "qcow2", "data": told},
-        }
+        is_zstd = data[_COMPRESSION_BYTE : _COMPRESSION_BYTE + 1] == b"\1"
+        self.facts = self._told(compatible, is_zstd=is_zstd)
         self._length, self._autoclear = length, autoclear
         self.snapshots, end = _snapshots(fd, at, count)
         self.snapshots_range: tuple[int, int] = at, end - at
@@ -230,6 +216,22 @@ class Header:
         self.directory, self.stale = Directory(), False
         if _BITMAPS in extensions:
             self._take_directory(extensions[_BITMAPS])
+
+    def _told(self, compatible: int, *, is_zstd: bool) -> JSONObject:
+        """Members of QAPI's `ImageInfo`."""
+        told: JSONObject = {
+            "compat": "1.1" if self.version > 2 else "0.10",
+            "compression-type": "zstd" if self.incompatible & 8 and is_zstd else "zlib",
+            "refcount-bits": 1 << self.width,
+        }
+        if self.version > 2:
+            told["lazy-refcounts"] = bool(compatible & 1)
+            told["corrupt"] = self.is_corrupt
+            told["extended-l2"] = self.has_parts
+        return {
+            "cluster-size": self.cluster,
+            "format-specific": {"type": "qcow2", "data": told},
+        }
 
     def _check_tables(self, snapshots: int, count: int) -> None:
         """Raise `QMPError` where a table can't be where it is told to be.

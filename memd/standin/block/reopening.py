@@ -6,28 +6,25 @@ Rules and texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memd.errors import QMPError, refusing
-from memd.hostmem.paths import FDSETS
+from memd.hostmem.paths import FDSETS, Roots
 from memd.json_types import JSONObject
 from memd.qapi.hash_order import object_order
-from memd.standin.block.graph import (
+from memd.standin.block.blocks import Blocks, check_options
+from memd.standin.block.image_locks import WRITE
+from memd.standin.block.nodes import (
     REMOTE,
-    Blocks,
     Node,
+    changeable,
+    check_cycle,
     check_depth,
-    check_options,
     held,
-    open_image,
-    part_of,
     waits_for,
 )
-from memd.standin.block.image_locks import WRITE
+from memd.standin.block.opening import open_image, part_of
 from memd.work import Job
-
-if TYPE_CHECKING:
-    from memd.hostmem.paths import Roots
 
 Changes = dict[Node, JSONObject]
 """What attributes of nodes are to be, or were."""
@@ -124,15 +121,7 @@ class Reopening:
             raise QMPError(
                 f"Driver '{node.driver}' of node '{node.name}' does not support backing files"
             )
-        read_only = told.get("read-only", False)
-        cache = {"direct": False, "no-flush": False, **told.get("cache", {})}
-        new = changes[node] = {
-            "read_only": read_only,
-            "auto": told.get("auto-read-only", False),
-            "cache": cache,
-            "zeroes": told.get("detect-zeroes", "off"),
-            "unmaps": told.get("discard") == "unmap" and "null" not in node.driver,
-        }
+        new = changes[node] = changeable(told, node.driver)
         self._plan_below(node, told, new, changes)
         for name in object_order(told):
             if name in _OWN and name not in _MUTABLE.get(node.driver, ()):
@@ -198,10 +187,7 @@ class Reopening:
                 given = {**inherited, **own, "cache": {**cache, **own.get("cache", {})}}
                 self._plan_one(now, given, changes)
             return now
-        if node in (found, *found.lower()):
-            raise QMPError(
-                f"Making '{found.name}' a {role} child of '{node.name}' would create a cycle"
-            )
+        check_cycle(node, found, role)
         _check_frozen(node, now, role)
         return found
 
