@@ -127,17 +127,13 @@ class BlockJobs:
         if base.image is node.image:
             raise QMPError("Can't mirror node into itself")
         nodes = self._nodes_of_job(args, node, "commit")
-        called = args.get("filter-node-name")
         nodes.write_to(base)
         if active:
-            made = await nodes.put_above(node, "mirror_top", called)
+            made = await _mirror(nodes, node, args, default_granularity(base))
             made.commits = True
-            made.nameless.append((default_granularity(base), 0, False))
-            nodes.claim(made, "main node", {READ, NO_RESIZE})
-            nodes.claim(node, "source", {NO_RESIZE})
             nodes.use_later(base, {WRITE, NO_RESIZE}, "target")
         else:
-            made = await nodes.put_above(top, "commit_top", called)
+            made = await nodes.put_above(top, "commit_top", args.get("filter-node-name"))
             nodes.claim(node, "main node")
             nodes.use(top, frozenset())
             nodes.use_later(base, {READ, WRITE, NO_WRITE, NO_RESIZE}, "base")
@@ -259,10 +255,7 @@ class BlockJobs:
         length, error = node.size if zeroed or moves else 0, None
         if node.size != to.size:
             length, error = 0, "Source and target image have different sizes"
-        made = await nodes.put_above(node, "mirror_top", args.get("filter-node-name"))
-        made.nameless.append((granularity or default_granularity(to), 0, False))
-        nodes.claim(made, "main node", {READ, NO_RESIZE})
-        nodes.claim(node, "source", {NO_RESIZE})
+        await _mirror(nodes, node, args, granularity or default_granularity(to))
         nodes.use_later(to, {WRITE, NO_READ, NO_WRITE, NO_RESIZE}, "target")
         task = Task(
             *(*nodes.job, args, nodes), length=length, end="ready", finish=finish, error=error
@@ -392,6 +385,20 @@ class BlockJobs:
     def _check_job(self, node: Node) -> None:
         if node.job is not None:
             self._blocks.check_free(node)
+
+
+async def _mirror(nodes: JobNodes, node: Node, args: JSONObject, granularity: int) -> Node:
+    """Have a job copy what is written to a node; gives the job's filter.
+
+    Args:
+        args: of the command.
+        granularity: of the bitmap that tells what is to be copied.
+    """
+    made = await nodes.put_above(node, "mirror_top", args.get("filter-node-name"))
+    made.nameless.append((granularity, 0, False))
+    nodes.claim(made, "main node", {READ, NO_RESIZE})
+    nodes.claim(node, "source", {NO_RESIZE})
+    return made
 
 
 def _bitmap_of_backup(node: Node, args: JSONObject) -> Bitmap | None:

@@ -102,7 +102,7 @@ class Exports:
         used = Claim(node, {READ, WRITE} if writes else {READ})
         try:
             await self._blocks.relock()
-            await self._start(id, name, used, args, writes=writes)
+            await self._export(id, name, used, args, writes=writes)
         except QMPError:
             if id in self._exports and self._exports[id].claim is used:
                 await self._drop(id)
@@ -111,7 +111,7 @@ class Exports:
                 await self._blocks.collect(used.node)
             raise
 
-    async def _start(
+    async def _export(
         self, id: str, name: str, used: Claim, args: JSONObject, *, writes: bool
     ) -> None:
         """Export what is used for that; raises `QMPError`."""
@@ -133,9 +133,7 @@ class Exports:
     def _bitmap(self, node: Node, told: Any, writes: bool) -> Bitmap:
         """A bitmap that is to be exported with a node; raises `QMPError`."""
         if type(told) is dict:
-            _node, bitmap = self._bitmaps.find(told["node"], told["name"])
-            bitmap.check_free()
-            return bitmap
+            return self._bitmaps.free(told, changes=False)[1]
         node = next((each for each in node.shown() if told in each.bitmaps), node)
         bitmap = bitmap_of(node, told, "Bitmap '{}' is not found")
         bitmap.check_free()

@@ -130,14 +130,20 @@ class Graph:
         Args:
             device: another name for it, where a client may give one of two.
         """
-        drive = self.drive(name if device is None else device)
-        if drive is not None and drive.node is None:
-            raise QMPError(f"Device '{drive.name}' has no medium")
-        node = self._nodes.get(name) if drive is None else drive.node
+        device = name if device is None else device
+        drive, node = self.drive(device), self._nodes.get(name)
+        if drive is not None:
+            node = drive.node
+            if node is None:
+                raise QMPError(f"Device '{device}' has no medium")
         if node is None:
-            raise QMPError(
-                f"Cannot find device='{name if device is None else device}' nor node-name='{name}'"
-            )
+            raise QMPError(f"Cannot find device='{device}' nor node-name='{name}'")
+        return node
+
+    def free(self, name: str, device: str | None = None) -> Node:
+        """The same, of a node that no node above it and no block job keeps others from."""
+        node = self.named(name, device)
+        self.check_free(node)
         return node
 
     def root(self, name: str) -> Node:
@@ -151,13 +157,6 @@ class Graph:
         if self._closed:
             raise reset_meanwhile()
 
-    def check_new(self, name: str) -> None:
-        """Raise `QMPError` where something has that name."""
-        if self.drive(name) is not None:
-            raise QMPError(f"node-name={name} is conflicting with a device id")
-        if name in self._nodes or name in self.making:
-            raise QMPError(f"Duplicate nodes with node-name='{name}'")
-
     def _take_name(self, name: str | None) -> str:
         """The name of a node that is to be; raises `QMPError` where it can't be."""
         if name is None:
@@ -165,7 +164,10 @@ class Graph:
             name = f"#block{self._numbers:03}"
         else:
             check_name(name)
-        self.check_new(name)
+        if self.drive(name) is not None:
+            raise QMPError(f"node-name={name} is conflicting with a device id")
+        if name in self._nodes or name in self.making:
+            raise QMPError(f"Duplicate nodes with node-name='{name}'")
         return name
 
     def check_free(self, node: Node) -> None:

@@ -160,7 +160,7 @@ class Jobs:
                 job.fail(error.desc)
             job.ends = False
         if job.error is not None:
-            await self._conclude(job, "BLOCK_JOB_COMPLETED", error=job.error)
+            await self._complete(job)
         elif task.end == "ready":
             job.go("ready")
             job.tell("BLOCK_JOB_READY")
@@ -184,15 +184,15 @@ class Jobs:
                 await job.task.finish(job.pivots)
         except QMPError as error:
             job.fail(error.desc)
-        if job.error is not None:
-            await self._conclude(job, "BLOCK_JOB_COMPLETED", error=job.error)
-            return
-        job.tell("BLOCK_JOB_COMPLETED")
-        await self._end(job)
+        await self._complete(job)
 
-    async def _conclude(self, job: _Job, event: str, **more: JSON) -> None:
-        job.go("aborting")
-        job.tell(event, **more)
+    async def _complete(self, job: _Job) -> None:
+        """It is over by itself."""
+        if job.error is None:
+            job.tell("BLOCK_JOB_COMPLETED")
+        else:
+            job.go("aborting")
+            job.tell("BLOCK_JOB_COMPLETED", error=job.error)
         await self._end(job)
 
     async def _end(self, job: _Job) -> None:
@@ -284,7 +284,9 @@ class Jobs:
             await self._wait(job)
         else:
             job.fail("Operation canceled")
-            await self._conclude(job, "BLOCK_JOB_CANCELLED")
+            job.go("aborting")
+            job.tell("BLOCK_JOB_CANCELLED")
+            await self._end(job)
 
     def set_speed(self, args: JSONObject) -> None:
         """`block-job-set-speed`; raises `QMPError`."""

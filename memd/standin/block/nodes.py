@@ -411,10 +411,6 @@ class Node:
         """The node, the one that has its bytes, that one's and so on."""
         return self._down("child")
 
-    def chain(self) -> Iterator[Node]:
-        """The node, its backing node, that one's and so on."""
-        return self._down("backing")
-
     def shown(self) -> Iterator[Node]:
         """The node, the one that is told as its backing node, that one's and so on."""
         return self._down("shown_below")

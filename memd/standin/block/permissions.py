@@ -28,7 +28,7 @@ from memd.standin.block.image_locks import (
 )
 from memd.standin.block.nodes import JOB_FILTERS, Drive, JobName, Node
 
-_TOLD = {READ: "consistent-read", WRITE: "write", REWRITE: "write-unchanged", RESIZE: "resize"}
+_TOLD = {does: name.replace(" ", "-") for does, name in NAMES.items()}
 """What is done to a node, as QAPI's `BlockPermission`."""
 
 

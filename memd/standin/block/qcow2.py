@@ -78,6 +78,11 @@ LONGEST_REFERENCES = 8 << 20
 _MOST_SNAPSHOTS = 65536
 
 
+def padded(data: bytes, unit: int) -> bytes:
+    """Data with zeroes behind it, up to whole units, which are a power of two."""
+    return data.ljust(round_up(len(data), unit), b"\0")
+
+
 class Directory(NamedTuple):
     """Where an image has the directory of its bitmaps.
 
@@ -127,8 +132,7 @@ class Snapshot(NamedTuple):
             *(*self.table, len(id), len(name), self.seconds, self.nanoseconds, self.clock),
             *(min(self.size, _MOST_SHORT), len(more)),
         )
-        data += more + id + name
-        return data.ljust(round_up(len(data), 8), b"\0")
+        return padded(data + more + id + name, 8)
 
     def told(self) -> JSONObject:
         """QAPI's `SnapshotInfo`."""
@@ -292,7 +296,7 @@ class Header:
             if kind == _BITMAPS and length != _DIRECTORY.size:
                 raise QMPError("bitmaps_ext: Invalid extension length")
             found.append((kind, data[at : at + length]))
-            at += -(-length // 8) * 8
+            at += round_up(length, 8)
         return found
 
     @property
@@ -428,17 +432,16 @@ def _snapshots(fd: int, at: int, count: int) -> tuple[list[Snapshot], int]:
         size = struct.unpack_from(">Q", rest)[0] if more >= 8 else short_size
         disk = struct.unpack_from(">Q", rest, 8)[0] if more >= 16 else None
         id, name = rest[more : more + id_length], rest[more + id_length :]
-        raw = (entry + rest).ljust(round_up(len(entry) + len(rest), 8), b"\0")
+        raw = padded(entry + rest, 8)
         made = seconds, nanoseconds, clock, (table, entries)
         found.append(Snapshot(os.fsdecode(id), os.fsdecode(name), size, *made, disk, raw))
-        at += round_up(len(entry) + len(rest), 8)
+        at += len(raw)
     return found, at
 
 
 def _tail(extensions: list[tuple[int, bytes]]) -> bytes:
     return b"".join(
-        _EXTENSION.pack(kind, len(data)) + data.ljust(-(-len(data) // 8) * 8, b"\0")
-        for kind, data in [*extensions, (0, b"")]
+        _EXTENSION.pack(kind, len(data)) + padded(data, 8) for kind, data in [*extensions, (0, b"")]
     )
 
 

@@ -16,7 +16,7 @@ from memd.hostmem.spec import round_up
 from memd.json_types import JSON, JSONObject
 from memd.named_tuple import NamedTuple
 from memd.standin.block.dirty_bitmap import cut
-from memd.standin.block.qcow2 import Directory, Header
+from memd.standin.block.qcow2 import Directory, Header, padded
 from memd.standin.block.qcow2_clusters import OFFSET, Update, table, words
 
 _ENTRY = struct.Struct(">QIIBBHI")
@@ -70,8 +70,7 @@ class Entry(NamedTuple):
         """The entry as it is in the directory."""
         bits = self.granularity.bit_length() - 1
         data = _ENTRY.pack(self.at, self.entries, self.flags, 1, bits, len(self.name), 0)
-        data += self.name
-        return data.ljust(round_up(len(data), 8), b"\0")
+        return padded(data + self.name, 8)
 
     def told(self) -> JSONObject:
         """QAPI's `Qcow2BitmapInfo`."""

@@ -19,7 +19,7 @@ from sys import byteorder
 from memd.errors import QMPError
 from memd.hostmem import cgroup
 from memd.hostmem.libc import write_at
-from memd.standin.block.qcow2 import LONGEST_REFERENCES, Header
+from memd.standin.block.qcow2 import LONGEST_REFERENCES, Header, padded
 
 OFFSET = 0x00FFFFFFFFFFFE00
 """The bits of an entry of a table that are an offset."""
@@ -87,10 +87,6 @@ class Update:
             at += len(more)
         return data.ljust(length, b"\0")
 
-    def _check_place(self, at: int, what: str) -> None:
-        if at % self._cluster or not 0 < at < 1 << 56:
-            raise QMPError(f"Invalid {what} offset")
-
     def _find_own(self) -> array[int]:
         """The clusters of the header and of tables, in order: nothing else is written to them."""
         header = self.header
@@ -130,8 +126,9 @@ class Update:
             return None
         if number not in self._blocks:
             at = self._blocks_at[number]
-            self._check_place(at, "reference count block")
-            if at // self._cluster >= self._file_end or not self._is_alone(at // self._cluster):
+            index, rest = divmod(at, self._cluster)
+            fits = not rest and at < 1 << 56 and index < self._file_end
+            if not (fits and self._is_alone(index)):
                 raise QMPError("Invalid reference count block offset")
             if len(self._blocks) >= _MOST_BLOCKS:
                 self._write_blocks()
@@ -302,9 +299,9 @@ class Update:
 
     def write(self, at: int, data: bytes) -> None:
         """Write clusters that were taken, the rest of the last one as zeroes; raises `OSError`."""
-        padded = data.ljust(-(-len(data) // self._cluster) * self._cluster, b"\0")
-        with cgroup.writing(self.fd, len(padded), at):
-            write_at(self.fd, padded, at)
+        whole = padded(data, self._cluster)
+        with cgroup.writing(self.fd, len(whole), at):
+            write_at(self.fd, whole, at)
         self._file_end = max(self._file_end, self._indexes(at, len(data)).stop)
 
     def store(self, data: bytes) -> int:

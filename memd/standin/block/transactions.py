@@ -42,7 +42,8 @@ class Transactions:
 
     async def snapshot(self, args: JSONObject) -> None:
         """`blockdev-snapshot`; raises `QMPError`."""
-        await self._append(args["node"], lambda: self._blocks.named(args["overlay"]))
+        node = self._blocks.free(args["node"])
+        await self._append(node, self._blocks.named(args["overlay"]))
 
     async def snapshot_sync(self, args: JSONObject) -> None:
         """`blockdev-snapshot-sync`; raises `QMPError`.
@@ -52,8 +53,7 @@ class Transactions:
         await self._blocks.collect(await self._snapshot_sync(args))
 
     async def _snapshot_sync(self, args: JSONObject) -> Node:
-        node = self._blocks.named(args.get("node-name", ""), args.get("device", ""))
-        self._blocks.check_free(node)
+        node = self._blocks.free(args.get("node-name", ""), args.get("device", ""))
         overlay = args.get("snapshot-node-name")
         if overlay is None:
             raise QMPError("New overlay node-name missing")
@@ -66,16 +66,14 @@ class Transactions:
             options={"node-name": overlay, "read-only": node.read_only, "cache": node.cache},
         )
         try:
-            await self._append(node.name, lambda: made)
+            # Another client may have changed what has that name meanwhile.
+            await self._append(self._blocks.free(node.name), made)
         except QMPError:
             await self._blocks.collect(made)
             raise
         return made
 
-    async def _append(self, name: str, found: Callable[[], Node]) -> None:
-        node = self._blocks.named(name)
-        self._blocks.check_free(node)
-        overlay = found()
+    async def _append(self, node: Node, overlay: Node) -> None:
         if self._blocks.is_read(overlay):
             raise QMPError("The overlay is already in use")
         if overlay.image is not overlay:
