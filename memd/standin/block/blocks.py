@@ -54,11 +54,7 @@ _GUESSED = (
 
 
 class Blocks(Graph):
-    """The commands.
-
-    Args:
-        sets: the sets of descriptors that paths may name; for others see `Graph`.
-    """
+    """The commands; made of the same as a `Graph`."""
 
     async def add(self, args: JSONObject, *, owned: bool = True) -> Node:
         """`blockdev-add`; gives the node.

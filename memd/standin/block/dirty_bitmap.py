@@ -43,7 +43,7 @@ class Bitmap:
         recording: bool,
         counted: Share,
         *,
-        persistent: bool = False,
+        persistent: bool,
         raw: bytes | None = None,
     ) -> None:
         self.name = name

@@ -27,6 +27,9 @@ from memd.work import Event, Events, Job
 if TYPE_CHECKING:
     from memd.standin.migration import Host, Load, Migration, Save
 
+Change = Callable[[int, Header, Snapshot], object]
+"""Given the file of an image, its header and a snapshot, changes the image; in a thread."""
+
 Emit = Callable[[Event], None]
 
 _LONGEST_NAME = 255
@@ -96,9 +99,7 @@ class NodeSnapshots:
 
     # Of an image
 
-    async def _change(
-        self, node: Node, work: Callable[[int, Header, Snapshot], object], snapshot: Snapshot
-    ) -> None:
+    async def _change(self, node: Node, work: Change, snapshot: Snapshot) -> None:
         """Create a snapshot in the image of a node, delete it, or revert to it.
 
         Raises:
@@ -127,6 +128,12 @@ class Snapshots(NodeSnapshots):
         self._compat = compat
         self._host = host
         self._migration = migration
+
+    async def _change_named(self, node: Node, work: Change, name: str) -> None:
+        """The same as `_change`, where there is a snapshot of that name."""
+        there = _has(node, name)
+        if there is not None:
+            await self._change(node, work, there)
 
     def _emit(self, event: Event) -> None:
         self._host.machine.emit((event,))
@@ -174,10 +181,8 @@ class Snapshots(NodeSnapshots):
                 done.append(node)
         except QMPError as error:
             for each in done:
-                there = _has(each, snapshot.name)
                 with suppress(QMPError):
-                    if there is not None:
-                        await self._change(each, delete, there)
+                    await self._change_named(each, delete, snapshot.name)
             why = "" if error.desc in _UNTOLD else f": {error.desc}"
             raise QMPError(
                 f"Could not create snapshot '{snapshot.name}' on '{_label(node)}'{why}"
@@ -228,9 +233,7 @@ class Snapshots(NodeSnapshots):
         try:
             await self._load_state(first, tag)
             for node in nodes:
-                there = _has(node, tag)
-                if there is not None:
-                    await self._change(node, revert, there)
+                await self._change_named(node, revert, tag)
         except NotLoaded as error:
             raise QMPError(f"Error -22 while loading VM state{_why(error)}") from None
         except QMPError as error:
@@ -255,10 +258,8 @@ class Snapshots(NodeSnapshots):
         """`delvm`, or `snapshot-delete`; see `save`."""
         tag = args["tag"]
         for node in self._nodes(args):
-            there = _has(node, tag)
-            if there is not None:
-                with prefixed(f"Could not delete snapshot '{tag}' on '{_label(node)}': "):
-                    await self._change(node, delete, there)
+            with prefixed(f"Could not delete snapshot '{tag}' on '{_label(node)}': "):
+                await self._change_named(node, delete, tag)
 
     def _check_migration(self) -> None:
         if self._migration.is_under_way:

@@ -200,15 +200,12 @@ class Jobs:
         job.ends = True
         job.go("concluded")
         task = job.task
-        if task.bitmap is not None:
-            task.bitmap.busy = False
-        if task.nodes is not None:
+        # A stream keeps commands from its nodes until it is dismissed.
+        if task.kind == "stream" and task.nodes is not None and job.keeps_result:
             task.nodes.finish()
-            # A stream keeps commands from its nodes until it is dismissed.
-            if task.kind == "stream" and job.keeps_result:
-                await self._blocks.relock(refuse=False)
-            else:
-                await task.nodes.end()
+            await self._blocks.relock(refuse=False)
+        else:
+            await task.release()
         job.ends = False
         if not job.keeps_result:
             await self._remove(job)

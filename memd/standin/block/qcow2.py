@@ -226,10 +226,12 @@ class Header:
         told: JSONObject = {
             "compat": "1.1" if self.version > 2 else "0.10",
             "compression-type": "zstd" if self.incompatible & 8 and is_zstd else "zlib",
-            "refcount-bits": 1 << self.width,
         }
         if self.version > 2:
             told["lazy-refcounts"] = bool(compatible & 1)
+        # A person is told of them in this order.
+        told["refcount-bits"] = 1 << self.width
+        if self.version > 2:
             told["corrupt"] = self.is_corrupt
             told["extended-l2"] = self.has_parts
         return {

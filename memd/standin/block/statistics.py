@@ -11,15 +11,12 @@ from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.standin.block.nodes import Drive, Node
 
+_KINDS = ("rd", "wr", "zone_append", "unmap", "flush")
 _COUNTS = (
-    *("rd_bytes", "wr_bytes", "zone_append_bytes", "unmap_bytes", "rd_operations"),
-    *("wr_operations", "zone_append_operations", "flush_operations", "unmap_operations"),
-    *("rd_total_time_ns", "wr_total_time_ns", "zone_append_total_time_ns"),
-    *("flush_total_time_ns", "unmap_total_time_ns", "rd_merged", "wr_merged"),
-    *("zone_append_merged", "unmap_merged", "failed_rd_operations", "failed_wr_operations"),
-    *("failed_zone_append_operations", "failed_flush_operations", "failed_unmap_operations"),
-    *("invalid_rd_operations", "invalid_wr_operations", "invalid_zone_append_operations"),
-    *("invalid_flush_operations", "invalid_unmap_operations", "wr_highest_offset"),
+    *(f"{kind}_{what}" for kind in _KINDS for what in ("operations", "total_time_ns")),
+    *(f"{kind}_{what}" for kind in _KINDS[:-1] for what in ("bytes", "merged")),
+    *(f"{how}_{kind}_operations" for how in ("failed", "invalid") for kind in _KINDS),
+    "wr_highest_offset",
 )
 
 _MOST_TOLD = 1024
