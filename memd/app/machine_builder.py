@@ -169,9 +169,7 @@ class MachineBuilder:
         from memd.devices.adding import add_device
 
         with starting(device.where):
-            options = device.options
-            if not device.is_json:
-                options = arguments(options, self._tree.device_type(options["driver"]))
+            options = device.options if device.is_json else arguments(device.options)
             await run(add_device(self._daemon.machine, options))
 
     def _take_backend(self, path: str, by_node: list[NumaNode]) -> None:

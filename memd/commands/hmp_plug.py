@@ -39,8 +39,7 @@ async def device_add(daemon: Daemon, args: JSONObject) -> None:
     driver = options.get("driver")
     if type(driver) is not str or not driver:
         raise missing("driver")
-    kind = daemon.tree.device_type(driver)
-    await add_device(daemon.machine, arguments(options, kind))
+    await add_device(daemon.machine, arguments(options))
 
 
 async def object_add(daemon: Daemon, args: JSONObject) -> None:

@@ -6,6 +6,7 @@ is too late for that, the id, the properties, then what the device itself needs.
 
 from __future__ import annotations
 
+from memd.devices.arguments import Text
 from memd.devices.bus import PciBus
 from memd.devices.dimm import Nvdimm, PcDimm
 from memd.devices.machine import Device, Machine, MemoryDevice, not_hotplugged
@@ -136,4 +137,7 @@ def put(machine: Machine, device: Device, name: str, args: JSONObject) -> None:
     # Those of one bucket come in the order in which they were sent.
     for each in object_order(reversed(args)):
         if each not in _NOT_PROPERTIES:
-            device.set_property(each, args[each])
+            value = args[each]
+            if isinstance(value, Text):
+                value = value.of(device.qom_type, each)
+            device.set_property(each, value)

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from memd.json_types import JSON, JSONObject
-from memd.qapi.hash_order import object_order
 from memd.qom import ObjectType
-from memd.qom.object import not_found
 
 
-def arguments(options: JSONObject, qom_type: ObjectType | None) -> JSONObject:
-    """The arguments of `device_add`, with values of their types.
+class Text(str):
+    """A value that becomes one of a property's type once the property is set."""
 
-    Args:
-        options: as text.
-        qom_type: the device's class; None where there is no such class,
-            and then values stay as they are.
+    __slots__ = ()
 
-    Raises:
-        QMPError: a property can't take its text, or there is none of that name.
-    """
-    if qom_type is None:
-        return options
-    typed: JSONObject = {}
-    for name in object_order(options):
-        text = options[name]
-        if name in ("driver", "bus", "id"):
-            typed[name] = text
-            continue
-        prop = qom_type.all_properties.get(name)
-        if prop is None:
-            raise not_found(qom_type, name)
-        typed[name] = value_of(prop.type, name, text)
-    return typed
+    def of(self, kind: ObjectType, name: str) -> JSON:
+        """The value of a property of a type; raises `QMPError` where it can't be that."""
+        told = kind.all_properties.get(name)
+        return str(self) if told is None else value_of(told.type, name, str(self))
+
+
+def arguments(options: JSONObject) -> JSONObject:
+    """The arguments of `device_add`, of options as text."""
+    return {
+        name: text if name in ("driver", "bus", "id") else Text(text)
+        for name, text in options.items()
+    }
 
 
 def value_of(kind: str, name: str, text: str) -> JSON:

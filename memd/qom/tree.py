@@ -32,9 +32,6 @@ class MoreTypes(Protocol):
     def find(self, name: str) -> ObjectType | None:
         """The type of that name."""
 
-    def find_alias(self, name: str) -> ObjectType | None:
-        """The type of device that has this alias."""
-
     def all(self) -> dict[str, ObjectType]:
         """All types by name, the tree's own included."""
 
@@ -112,13 +109,6 @@ class Tree:
         if found is None and self.more_types is not None:
             found = self.more_types.find(name)
         return found
-
-    def device_type(self, driver: str) -> ObjectType | None:
-        """The type of a device by its name, or by its alias."""
-        # Of some types the tree has the name alone.
-        more = self.more_types
-        found = None if more is None else more.find(driver) or more.find_alias(driver)
-        return found or self.type_by_name(driver)
 
     def all_types(self) -> dict[str, ObjectType]:
         """All types that clients are told of: a catalogue's besides the tree's own."""

@@ -32,10 +32,6 @@ class CatalogueTypes:
         """The type of that name, if the catalogue has it."""
         return self._make(name) if name in self._told else None
 
-    def find_alias(self, name: str) -> ObjectType | None:
-        """The type of device that has this alias, if there is one."""
-        return self.find(type_of_alias(self._catalogue, name))
-
     def all(self) -> dict[str, ObjectType]:
         """The tree's own types and the catalogue's, by name."""
         found = {name: each for name, each in self._tree.types().items() if name not in _INCOMPLETE}

@@ -210,6 +210,8 @@ LACKING = (
         "-object throttle-group,id=t,x-bps-total=1,x-bps-read=1",
         *(f"-device {lacks}" for lacks in LACKING),
         "-blockdev null-co,node-name=n -device virtio-blk-pci-non-transitional,drive=n",
+        *("-device xen-backend,drive=x", "-device usb-kbd,nope=1", "-device e1000,bus=z,nope=1"),
+        "-device usb-kbd,port=1,nope=x",
     ],
 )
 def test_what_is_said(line: str) -> None:
