@@ -66,7 +66,7 @@ def test_a_question_costs_no_daemon() -> None:
     assert not {name for name in names if name.startswith(("memd.qapi", "memd.qom", "memd.app"))}
 
 
-def test_a_daemon_has_no_tls_before_it_is_asked_for() -> None:
+def test_a_daemon_imports_no_tls_and_no_human_monitor_before_they_are_asked_for() -> None:
     names = loaded("memd", "--qmp", "stdio")
-    assert "_asyncio" in names
-    assert "_ssl" not in names
+    assert {"_asyncio", "memd.commands.misc"} <= names
+    assert names & {"_ssl", "memd.commands.hmp", "memd.standin"} == set()
