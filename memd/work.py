@@ -162,6 +162,10 @@ MEMORY: frozenset[int] = frozenset()
 ELSEWHERE = frozenset((0,))
 """`Job.on` of one that waits for another process or an unknown file system."""
 
+SHARED_MEMORY = frozenset((-2,))
+"""`Job.on` of one that has the kernel lock a file in memory, or a directory there, that other
+processes may have open: one whose own memory is on a file system that stalls keeps it locked."""
+
 
 class Job(Generic[T]):
     """Work for a thread; `await` it for what it returns or raises.

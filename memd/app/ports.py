@@ -408,7 +408,7 @@ class Ports:
 
     def _hold(self, seen: qom.ChardevObject, sock: socket.socket) -> None:
         self._unused.append(sock)
-        seen.hold(sock.fileno())
+        seen.hold(sock.fileno(), sock.family)
 
     async def _open_monitor(self, spec: MonitorSpec) -> None:
         port = self._add(spec.chardev, used=True)

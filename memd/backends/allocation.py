@@ -17,7 +17,7 @@ from memd.hostmem.host import Host, Unsupported
 from memd.hostmem.libc import PAGE_SIZE, os_error
 from memd.hostmem.region import Region, job_on
 from memd.hostmem.spec import MapSpec
-from memd.work import MEMORY, Event, Job
+from memd.work import Event, Job
 
 if TYPE_CHECKING:
     from memd.hostmem.ledger import Ledger
@@ -59,9 +59,7 @@ async def allocate(backend: Memory) -> None:
     preallocation = Preallocation(backend)
     backend.cancel = preallocation.cancel
     work = partial(realize, backend, host, preallocation)
-    path = backend.file_path
-    on = MEMORY if path is None else host.waits_on(path)
-    job = Job(work, on=on, heavy=backend.prealloc, progress=preallocation.progress)
+    job = Job(work, on=backend.waits_on, heavy=backend.prealloc, progress=preallocation.progress)
     backend.adopt(await job)
 
 
@@ -270,7 +268,7 @@ def free(region: Region, discard: bool) -> Job[bool] | None:
         populate.cancel(region)
         if not discard and region.close_when_unpinned():
             return None
-    on = region.waits_on
+    on = region.locks_on if discard else region.waits_on
     # With a guest_memfd its virtual machine goes.
     if not (region.length > LARGE or region.only_mapped or on or region.pinned):
         _release(region, discard)

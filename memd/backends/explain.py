@@ -29,7 +29,7 @@ from memd.hostmem.spec import READ_WRITE, MapSpec, round_up
 from memd.json_types import JSONObject
 from memd.qom import Tree, UserCreatable
 from memd.sizes import rounded, size_text
-from memd.work import MEMORY, Job
+from memd.work import Job
 
 _T = TypeVar("_T")
 
@@ -53,9 +53,7 @@ async def explain(
     except QMPError as error:
         return refused(error)
     # Looking at a file may wait for its file system.
-    path = obj.file_path
-    on = MEMORY if path is None else tree.host.waits_on(path)
-    return await Job(lambda: _explain(obj, options, deny_private_discard), on=on)
+    return await Job(lambda: _explain(obj, options, deny_private_discard), on=obj.waits_on)
 
 
 def refused(error: QMPError) -> JSONObject:

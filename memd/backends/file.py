@@ -65,6 +65,10 @@ class FileBackend(WholePagesBackend):
             self._near = self.tree.host.near(self.mem_path)
         return self._near is None
 
+    @property
+    def waits_on(self) -> frozenset[int]:
+        return self.tree.host.waits_on(self.mem_path)
+
     def open(self, host: Host) -> Backing:
         """Open or make the file; see `Memory.open`."""
         import memd.hostmem.files as files

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from memd.hostmem.spec import MapSpec
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree, UserCreatable
+from memd.work import MEMORY
 
 if TYPE_CHECKING:
     # What touches the kernel is imported when memory is first made: it brings
@@ -103,6 +104,11 @@ class Memory(UserCreatable):
     def may_block(self) -> bool:
         """Whether making it may take long, as far as the options tell."""
         return self.prealloc
+
+    @property
+    def waits_on(self) -> frozenset[int]:
+        """`Job.on` for making it, or looking at its file."""
+        return MEMORY
 
     @abstractmethod
     def open(self, host: Host) -> Backing | None:

@@ -10,6 +10,7 @@ from memd.backends.plan import NOBODY_SHARES, Plan, Proposals
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.qom import ObjectType
+from memd.work import SHARED_MEMORY
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
@@ -26,6 +27,14 @@ class ShmBackend(WholePagesBackend):
     def check(self) -> None:
         if not self.share:
             raise QMPError("can't create shm backend with `share=off`")
+
+    def may_block(self) -> bool:
+        """See `Memory.may_block`; its name is in a directory that any process may have locked."""
+        return True
+
+    @property
+    def waits_on(self) -> frozenset[int]:
+        return SHARED_MEMORY
 
     def open(self, host: Host) -> Backing:
         """Make the shared memory; see `Memory.open`."""

@@ -8,13 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
-from memd.backends.file import FileBackend
 from memd.commands.descriptors import take_descriptor
 from memd.commands.qom import backends
 from memd.errors import MOST_TEXT, QMPError, device_not_found, missing, refusing
 from memd.json_types import JSON, JSONObject
 from memd.wire import encode
-from memd.work import MEMORY, Encoded, Event, Job, Outcome, Pieces
+from memd.work import MEMORY, SHARED_MEMORY, Encoded, Event, Job, Outcome, Pieces
 
 if TYPE_CHECKING:
     # What touches the kernel is imported by the first command that needs it.
@@ -58,7 +57,8 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
         try:
             to = access.InMemfd(descriptor.fd, length, to_read=False)
             work = partial(access.read_to, region, id, offset, to)
-            await region.job(work, heavy=length > _SHORT)
+            on = region.waits_on | SHARED_MEMORY
+            await region.job(work, on=on, heavy=length > _SHORT)
         finally:
             descriptor.close()
         return {}
@@ -103,7 +103,8 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
         try:
             data = access.InMemfd(descriptor.fd, length, to_read=True)
             work = partial(access.write, region, id, offset, data)
-            await region.job(work, heavy=length > _SHORT, copies=length)
+            on = region.locks_on
+            await region.job(work, on=on, heavy=length > _SHORT, copies=length)
         finally:
             descriptor.close()
         return {}
@@ -131,9 +132,9 @@ async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     backend, region = find_backend(daemon, id)
     discard.check(region, id, offset, length)
     daemon.machine.check_private_discard(backend)
-    if length > _LARGE or isinstance(backend, FileBackend):
+    if length > _LARGE or region.locks_on:
         work = partial(discard.discard, region, id, offset, length)
-        await region.job(work, heavy=length > _LARGE)
+        await region.job(work, on=region.locks_on, heavy=length > _LARGE)
     else:
         discard.discard(region, id, offset, length)
     return {}
@@ -229,7 +230,7 @@ async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
 
 async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`x-memdev-export`: hand a backend's descriptor out."""
-    from memd.hostmem import access, export
+    from memd.hostmem import export
 
     if session.peer is None:
         text = "this connection carries no descriptors: x-memdev-export needs a UNIX socket"
@@ -242,7 +243,12 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) ->
     def work() -> tuple[int, str]:
         return export.export(region, id, writable), export.path_of(region)
 
-    fd, path = await region.job(work) if access.may_wait(region, 0) else work()
+    opened = region.opened
+    # What was opened by a name may have become another user's, too, or lead elsewhere by now.
+    if opened is None or not (region.waits_on or opened.links):
+        fd, path = work()
+    else:
+        fd, path = await region.job(work, on=region.locks_on)
     try:
         with daemon.tree.objects.recorded(backend):
             region.exports += 1
@@ -276,7 +282,7 @@ async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
     def progress() -> Event:
         return progress_of(id, saving.done, region.length)
 
-    on = region.waits_on | daemon.tree.host.waits_on(filename)
+    on = region.locks_on | daemon.tree.host.waits_on(filename)
     await region.job(work, on=on, heavy=region.length > _SHORT, progress=progress)
     return {}
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
-from memd.backends.file import FileBackend
 from memd.devices.area import ANYWHERE
 from memd.devices.device import alignment, is_rom, memdev_property, stored
 from memd.devices.machine import Machine
@@ -98,8 +97,9 @@ class VirtioMem(VirtioMemory):
         if memdev.outlived and not machine.started:
             # Its last daemon had it on this command line, too: nobody has asked for its end.
             return None
-        if is_large(memdev, region.length):
-            return region.job(partial(_discard, region, memdev.name, 0, region.length))
+        if is_large(region, region.length):
+            work = partial(_discard, region, memdev.name, 0, region.length)
+            return region.job(work, on=region.locks_on)
         _discard(region, memdev.name, 0, region.length)
         return None
 
@@ -216,8 +216,8 @@ class VirtioMem(VirtioMemory):
                 if target < size:
                     target = max(target, size - step)
                     work = partial(_discard, region, memdev.name, target, size - target)
-                    if is_large(memdev, size - target):
-                        await region.job(work)
+                    if is_large(region, size - target):
+                        await region.job(work, on=region.locks_on)
                     else:
                         work()
                 elif self.values.get("prealloc"):
@@ -231,11 +231,11 @@ class VirtioMem(VirtioMemory):
             self._changing = False
 
 
-def is_large(memdev: MemoryBackend, length: int) -> bool:
-    """Whether discarding so many bytes of a backend may take long."""
+def is_large(region: Region, length: int) -> bool:
+    """Whether discarding so many bytes of memory may take long."""
     from memd.backends.allocation import LARGE
 
-    return length > LARGE or isinstance(memdev, FileBackend)
+    return length > LARGE or bool(region.locks_on)
 
 
 def _discard(region: Region, name: str, start: int, length: int) -> None:

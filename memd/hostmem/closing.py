@@ -2,8 +2,10 @@
 
 What is closed quickly is closed at once, all else by one thread for each file system
 or device: a server that stalls takes up no more, for however many files. Of what is on
-none, such as sockets, there is one for each user who sent some. A socket waits for its peer
-for as long as its user has told it to (SO_LINGER), unless many more wait behind it.
+none, such as sockets and pipes, there is one for each user who sent some. A socket waits for
+its peer for as long as its user has told it to (SO_LINGER), unless many more wait behind it.
+A pipe, and a socket of most families, waits for another process that has it locked: that is
+copying its own memory, which may be of a file whose server stalls.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from memd.hostmem import libc
 from memd.hostmem.file_systems import number
@@ -36,16 +39,16 @@ handles it, it is told to do nothing, else it has no effect."""
 
 
 class _Line:
-    """What is to be closed one after the other, and the thread that does it."""
+    """What is to be done one after the other, and the thread that does it."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[int, Then | None]] = deque()
+        self.waiting: deque[Then] = deque()
         self.thread: int | None = None
 
 
 _lock = threading.Lock()
 _lines: dict[tuple[int, int], _Line] = {}
-"""What is to be closed, by what it waits for and by user; a line is there while its
+"""What is to be done, by what it waits for and by user; a line is there while its
 thread is."""
 
 _memory: list[int] = []
@@ -78,16 +81,21 @@ def close_in_thread(fd: int, where: int, then: Then | None = None, user: int = 0
     Args:
         where: 0 for what is on no file system, of which each user has a thread.
     """
+    do_in_thread(partial(_close, fd, then), where, user)
+
+
+def do_in_thread(work: Then, where: int, user: int = 0) -> None:
+    """Have something done in the thread that closes what is there; see `close_in_thread`."""
     key = where, 0 if where else user
     with _lock:
         line = _lines.get(key)
         if line is not None:
-            line.waiting.append((fd, then))
+            line.waiting.append(work)
             if not where and len(line.waiting) > _MOST_WAITING and line.thread is not None:
                 signal.pthread_kill(line.thread, HURRY)
             return
         _lines[key] = line = _Line()
-        line.waiting.append((fd, then))
+        line.waiting.append(work)
     try:
         threading.Thread(target=_work, args=(key,), name="memd-close", daemon=True).start()
     except RuntimeError:
@@ -95,8 +103,6 @@ def close_in_thread(fd: int, where: int, then: Then | None = None, user: int = 0
 
 
 def _is_quick(found: libc.Known) -> bool:
-    if stat.S_ISFIFO(found.mode):
-        return True
     if not stat.S_ISREG(found.mode) or found.blocks > _AT_ONCE:
         return False
     if not _memory:
@@ -114,8 +120,12 @@ def _work(key: tuple[int, int]) -> None:
             if not line.waiting:
                 del _lines[key]
                 return
-            fd, then = line.waiting.popleft()
-        with suppress(OSError):
-            os.close(fd)
-        if then is not None:
-            then()
+            work = line.waiting.popleft()
+        work()
+
+
+def _close(fd: int, then: Then | None) -> None:
+    with suppress(OSError):
+        os.close(fd)
+    if then is not None:
+        then()

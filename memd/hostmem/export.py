@@ -69,8 +69,10 @@ def path_of(region: Region) -> str:
     """
     here = f"/proc/{os.getpid()}/fd/{region.fd}"
     try:
-        path = os.readlink(here)
         there = os.fstat(region.fd)
+        if not there.st_nlink and stat.S_ISREG(there.st_mode):
+            return here
+        path = os.readlink(here)
     except OSError:
         return ""
     opened = region.opened

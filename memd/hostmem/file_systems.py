@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable
 
 from memd.hostmem import libc
-from memd.work import ELSEWHERE, MEMORY
+from memd.work import ELSEWHERE, SHARED_MEMORY
 
 _WHERE = os.O_PATH | os.O_CLOEXEC
 
@@ -39,7 +39,7 @@ def of_path(path: bytes, in_memory: set[int]) -> frozenset[int]:
     is whom it would ask next.
 
     Args:
-        in_memory: the numbers of those that are never waited for.
+        in_memory: the numbers of those that have no server.
     """
     if len(path) >= libc.PATH_MAX:
         return ELSEWHERE
@@ -57,6 +57,6 @@ def of_path(path: bytes, in_memory: set[int]) -> frozenset[int]:
         if found is None:
             return ELSEWHERE
         waited_for = number(*found[:3])
-        return MEMORY if waited_for in in_memory else frozenset((waited_for,))
+        return SHARED_MEMORY if waited_for in in_memory else frozenset((waited_for,))
     finally:
         os.close(fd)

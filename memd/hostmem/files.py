@@ -163,17 +163,18 @@ def open_file(
 
     Args:
         name: goes into the name that the unnamed file has for a moment.
-        near: where it is, as `Host.near` gives it: nothing is waited for then.
+        near: where it is, as `Host.near` gives it: nothing is waited for then, and nothing made.
 
     Raises:
         OSError: why it can't be opened; BlockingIOError where it has to be waited for.
     """
-    raw = near.path if near else encode_path(path)
     access = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC
-    before = None
+    if near is not None:
+        return _open_near(host, near, access)
+    raw, before = encode_path(path), None
     for _ in range(_TRIES):
         try:
-            fd = host.open_near(near, access | os.O_NONBLOCK) if near else _open(host, raw, access)
+            fd = _open(host, raw, access)
         except FileNotFoundError:
             if readonly:
                 raise
@@ -182,8 +183,7 @@ def open_file(
                 raise
             return _open_unnamed(host, raw, name)
         else:
-            # What is near is on a tmpfs.
-            found = look(fd, libc.TMPFS_MAGIC, readonly) if near else host.look(fd)
+            found = host.look(fd)
             if stat.S_ISDIR(found.mode):
                 host.close(fd)
                 raise libc.os_error(errno.EISDIR)
@@ -194,7 +194,7 @@ def open_file(
             host.close(fd)
             before = found
             continue
-        entry = near.copy() if near else new_entry(raw, host.roots)
+        entry = new_entry(raw, host.roots)
         try:
             fd, noted = host.create(entry, 0o644)
         except BaseException as failed:
@@ -204,6 +204,17 @@ def open_file(
             raise
         return Backing(host, fd, None, entry, noted)
     raise libc.os_error(errno.EEXIST)
+
+
+def _open_near(host: Host, near: Entry, access: int) -> Backing:
+    """Open what is on a tmpfs, without a lock that other processes may have."""
+    fd = host.open_near(near, access | os.O_NONBLOCK)
+    found = look(fd, libc.TMPFS_MAGIC, access & os.O_ACCMODE == os.O_RDONLY)
+    # An empty one is given a size.
+    if stat.S_ISREG(found.mode) and found.links and found.size:
+        return Backing(host, fd, found)
+    host.close(fd)
+    raise libc.os_error(errno.EAGAIN)
 
 
 def _open(host: Host, path: bytes, flags: int) -> int:

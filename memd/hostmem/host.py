@@ -21,7 +21,7 @@ from memd.hostmem.paths import Entry, Roots, encode_path, open_path
 from memd.hostmem.spec import OFF_T_MAX, MapSpec
 from memd.named_tuple import NamedTuple
 
-_ELSEWHERE = frozenset((errno.ELOOP, errno.EXDEV, errno.EISDIR))
+_ELSEWHERE = frozenset((errno.ELOOP, errno.EXDEV, errno.EISDIR, errno.ENOENT))
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _KNOWN = libc.RESOLVE_CACHED | libc.RESOLVE_NO_SYMLINKS
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -142,11 +142,12 @@ class Host:
         return file_systems.of_path(encode_path(path), self._in_memory)
 
     def open_near(self, entry: Entry, flags: int) -> int:
-        """Open an existing file on the file system of its directory; else BlockingIOError."""
+        """Open a file that the kernel knows in its directory; else BlockingIOError.
+
+        To look for another one, or to make it, has the directory locked.
+        """
         try:
             return entry.open_at_once(flags)
-        except FileNotFoundError:
-            raise
         except OSError as failed:
             if failed.errno in _ELSEWHERE:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None

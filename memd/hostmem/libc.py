@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 import struct
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from ctypes import (
     c_long,
     c_size_t,
     c_ssize_t,
+    c_uint,
     c_uint64,
     c_ulong,
     c_void_p,
@@ -172,6 +174,11 @@ _mbind = _raising(
 _cachestat = _raising(
     "syscall", c_long, c_long, c_long, POINTER(_Range), POINTER(_CacheStat), c_long
 )
+_NAME = c_int, c_int, c_char_p, POINTER(c_uint)
+_getsockname = _raising("getsockname", *_NAME)
+_getpeername = _raising("getpeername", *_NAME)
+_getsockopt = _raising("getsockopt", c_int, c_int, c_int, c_int, POINTER(c_int), POINTER(c_uint))
+_shutdown = _raising("shutdown", c_int, c_int, c_int)
 _VM = c_ssize_t, c_int, POINTER(_IoVec), c_ulong, POINTER(_IoVec), c_ulong, c_ulong
 _readv = _function("process_vm_readv", *_VM)
 _writev = _function("process_vm_writev", *_VM)
@@ -538,3 +545,30 @@ def cachestat(fd: int, offset: int, length: int) -> tuple[int, int]:
     found = _CacheStat()
     _cachestat(_SYS_CACHESTAT, fd, _Range(offset, length), found, 0)
     return found.cached, found.evicted
+
+
+# Of sockets that another process may keep locked. Python's own objects ask for their address
+# when they are made, and keep all threads waiting meanwhile.
+
+
+def socket_family(fd: int) -> int:
+    """The family of a socket's addresses; raises `OSError` where it is no socket. Never waits."""
+    found = c_int()
+    _getsockopt(fd, socket.SOL_SOCKET, socket.SO_DOMAIN, found, c_uint(ctypes.sizeof(found)))
+    return found.value
+
+
+def socket_address(fd: int, *, peer: bool) -> bytes:
+    """An end of a socket, as the kernel has it (sockaddr(3type)); raises `OSError`.
+
+    Args:
+        peer: whether the other one.
+    """
+    space, length = ctypes.create_string_buffer(128), c_uint(128)
+    (_getpeername if peer else _getsockname)(fd, space, length)
+    return space.raw[: length.value]
+
+
+def shut_down(fd: int) -> None:
+    """End both directions of a connection; raises `OSError`."""
+    _shutdown(fd, socket.SHUT_RDWR)

@@ -126,8 +126,8 @@ class Entry:
         return Entry(self.path, os.dup(self.directory), self.name)
 
     def open_at_once(self, flags: int) -> int:
-        """Open an existing file on this very file system; raises `OSError`."""
-        resolve = libc.RESOLVE_NO_XDEV | libc.RESOLVE_NO_SYMLINKS
+        """Open a file that the kernel knows, on this very file system; raises `OSError`."""
+        resolve = libc.RESOLVE_CACHED | libc.RESOLVE_NO_XDEV | libc.RESOLVE_NO_SYMLINKS
         return libc.openat2(self.directory, self.name, flags, resolve)
 
     def open(self, flags: int, mode: int = 0) -> int:

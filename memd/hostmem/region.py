@@ -12,7 +12,7 @@ from memd.hostmem import closing, libc
 from memd.hostmem.host import Host
 from memd.hostmem.opened import Opened
 from memd.hostmem.spec import MapSpec, round_up
-from memd.work import MEMORY, Command, Event, Job
+from memd.work import MEMORY, SHARED_MEMORY, Command, Event, Job
 
 T = TypeVar("T")
 
@@ -152,6 +152,17 @@ class Region:
         if opened is None or opened.in_memory or opened.zero_device or not opened.inode:
             return MEMORY
         return frozenset((opened.number,))
+
+    @property
+    def locks_on(self) -> frozenset[int]:
+        """`Job.on` for work that has its file locked: what changes the file, or looks for holes.
+
+        To read or write what is there takes no lock of a file in memory.
+        """
+        opened = self.opened
+        if self.waits_on or opened is None or not (opened.links or self.exports):
+            return self.waits_on
+        return SHARED_MEMORY
 
     @property
     def reads_as_file(self) -> bool:

@@ -14,6 +14,7 @@ import select
 import socket
 import stat
 import struct
+import sys
 import termios
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -234,15 +235,13 @@ def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) 
         then: called once it is closed, in whatever thread.
     """
     if sock.family == socket.AF_UNIX and sock.fileno() >= 0:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            close_listener(sock, then)
+            return
         with contextlib.suppress(OSError):
             # Nothing more is sent to it.
             sock.shutdown(socket.SHUT_RDWR)
-        try:
-            unread = any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
-        except OSError:
-            # It listens: those who wait to be accepted may have sent something.
-            unread = True
-        if unread:
+        if any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4))):
             # Brings in ctypes, which a start need not pay for.
             from memd.hostmem.closing import close_in_thread
 
@@ -254,19 +253,22 @@ def close_socket(sock: socket.socket, then: Callable[[], object] | None = None) 
         then()
 
 
-def close_listener(sock: socket.socket) -> None:
+def close_listener(sock: socket.socket, then: Callable[[], object] | None = None) -> None:
     """Close a listening socket, and with it the connections that nobody has accepted.
 
     What was sent over these may carry descriptors, which the kernel closes with them: that
     may wait, and is done in a thread. It is not shut down, as a service manager or the
     process that started memd may have it, too.
+
+    Args:
+        then: called once it is closed, in whatever thread.
     """
     if sock.family != socket.AF_UNIX:
         sock.close()
         return
     from memd.hostmem.closing import close_in_thread
 
-    close_in_thread(sock.detach(), 0)
+    close_in_thread(sock.detach(), 0, then)
 
 
 def _here(entry: Entry) -> str:
@@ -469,6 +471,34 @@ def ends_of(sock: socket.socket) -> tuple[str, str] | None:
     return host_and_port(here[0], here[1]), host_and_port(there[0], there[1])
 
 
+def look_at(fd: int) -> tuple[int, tuple[str, str] | None]:
+    """The family of a socket that was given, and what `ends_of` says of it; may wait.
+
+    Raises:
+        OSError: it is no socket.
+    """
+    from memd.hostmem.libc import socket_address, socket_family
+
+    family = socket_family(fd)
+    ends = []
+    if family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            for raw in (socket_address(fd, peer=False), socket_address(fd, peer=True)):
+                ends.append(_read_address(family, raw))
+    return family, (ends[0], ends[1]) if len(ends) == 2 else None
+
+
+def _read_address(family: int, raw: bytes) -> str:
+    """Host and port of an address as the kernel has it (ip(7), ipv6(7))."""
+    port = int.from_bytes(raw[2:4], "big")
+    if family == socket.AF_INET:
+        return host_and_port(socket.inet_ntop(family, raw[4:8]), port)
+    flow, scope = int.from_bytes(raw[4:8], "big"), int.from_bytes(raw[24:28], sys.byteorder)
+    address = socket.inet_ntop(family, raw[8:24]), port, flow, scope
+    host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+    return host_and_port(host, port)
+
+
 def host_and_port(host: str, port: str | int) -> str:
     """An address as it is written, IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -486,9 +516,26 @@ def has_hung_up(fd: int, *, half: bool = False) -> bool:
     return bool(poll.poll(0))
 
 
-def cut(fd: int) -> None:
-    """End a connection, whose socket stays open."""
-    sock = socket.socket(fileno=fd)
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-    sock.detach()
+def cut(fd: int, family: int, user: int) -> None:
+    """End a connection, whose socket stays open; at once or soon.
+
+    Args:
+        family: of its addresses. A process that has it as well may keep it locked, unless
+            it is a UNIX socket.
+        user: who has given it.
+    """
+    # Brings in ctypes, which a start need not pay for.
+    from memd.hostmem.closing import do_in_thread
+    from memd.hostmem.libc import shut_down
+
+    fd = os.dup(fd)
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            shut_down(fd)
+        os.close(fd)
+
+    if family == socket.AF_UNIX:
+        end()
+    else:
+        do_in_thread(end, 0, user)

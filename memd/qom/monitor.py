@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from socket import AF_VSOCK
 
 from memd.errors import QMPError
 from memd.hostmem.sockets import cut, has_hung_up
 from memd.json_types import JSON
+from memd.places import current_user
 from memd.qapi.visit import visit_enum
 from memd.qom.object import OBJECT, ObjectType, Paths, Property, QObject, attribute
 from memd.qom.user_creatable import UserCreatable
@@ -75,14 +77,19 @@ class ChardevObject(QObject):
         super().__init__(kind, tree)
         self.addr = addr
 
-    def hold(self, connection: int) -> None:
+    def hold(self, connection: int, family: int) -> None:
         """It is at one end of a connection, of which nothing is read.
 
         Args:
             connection: the socket's descriptor, which stays open for as long as this is listed.
+            family: of its addresses.
         """
-        self._held = connection
-        self.on_yank = partial(cut, connection)
+        if family == AF_VSOCK:
+            # To poll it waits while another process that has it copies what has come.
+            self.connected = True
+        else:
+            self._held = connection
+        self.on_yank = partial(cut, connection, family, current_user())
 
     @property
     def is_connected(self) -> bool:

@@ -20,7 +20,7 @@ from memd.named_tuple import NamedTuple
 from memd.places import SHARE, USER, Places
 from memd.server.progress import watched
 from memd.timer import Timer
-from memd.work import ELSEWHERE, Emit, Job, Resume
+from memd.work import ELSEWHERE, SHARED_MEMORY, Emit, Job, Resume
 
 log = logging.getLogger("memd")
 
@@ -58,6 +58,10 @@ of it is one file system's, and as much is left by all of them for memory."""
 
 _MEMORY = -1
 """The number that memory has among the file systems."""
+
+_Place = int | tuple[int, int]
+"""What jobs are counted by: the number of a file system, or of memory that other processes
+have, and the user."""
 
 
 class _Task(NamedTuple):
@@ -98,8 +102,8 @@ class Jobs:
         self._ending = Timer(loop, self.close)
         # Under way: jobs by what they wait on and whether they are heavy, bytes of copies
         # by what they wait on, jobs of each user, and of each user on file systems.
-        self._busy: Counter[tuple[int, bool]] = Counter()
-        self._copies: Counter[int] = Counter()
+        self._busy: Counter[tuple[_Place, bool]] = Counter()
+        self._copies: Counter[_Place] = Counter()
         self._users: Counter[int] = Counter()
         self._places = Places(THREADS, SHARE)
         self._elsewhere = Places(UNKNOWN, SHARE)
@@ -165,24 +169,27 @@ class Jobs:
         """Whether there is a place for it now."""
         job = task.job
         busy, heavy = self._busy, job.heavy
-        if not job.on:
-            most = HEAVY_ON_MEMORY if heavy else LIGHT
-            return busy[_MEMORY, heavy] < most and self._may_copy(job)
-        most = HEAVY if heavy else LIGHT
-        if any(each and busy[each, heavy] >= most for each in job.on):
-            return False
+        for each in _places(task):
+            most = LIGHT
+            if heavy:
+                most = HEAVY_ON_MEMORY if each == _MEMORY or type(each) is tuple else HEAVY
+            if each and busy[each, heavy] >= most:
+                return False
         if job.on & ELSEWHERE and not self._elsewhere.has_free_place(task.user):
             return False
-        return self._places.has_free_place(task.user) and self._may_copy(job)
+        if job.on and not self._places.has_free_place(task.user):
+            return False
+        return self._may_copy(task)
 
-    def _may_copy(self, job: Job[Any]) -> bool:
+    def _may_copy(self, task: _Task) -> bool:
         """Whether its copies may be made now; what is more than there may ever be is made alone."""
+        job = task.job
         copies, size = self._copies, job.copies
         if not size:
             return True
         quarter, taken = COPIES // 4, copies.total()
-        for each in job.on:
-            if copies[each] and copies[each] + size > quarter:
+        for each in _places(task):
+            if each != _MEMORY and copies[each] and copies[each] + size > quarter:
                 return False
         files = taken - copies[_MEMORY]
         if job.on and files and files + size > COPIES - quarter:
@@ -192,7 +199,7 @@ class Jobs:
     def _count(self, task: _Task, by: int) -> None:
         """Count it as under way, or with -1 as ended."""
         job, _done, user = task
-        for each in job.on or (_MEMORY,):
+        for each in _places(task):
             self._busy[each, job.heavy] += by
             if job.copies:
                 # Whole for each: to whichever a stall belongs.
@@ -289,6 +296,12 @@ class Jobs:
         self._count(task, -1)
         self._go_on()
         task.done(value, error)
+
+
+def _places(task: _Task) -> list[_Place]:
+    """What a job is counted by."""
+    on = task.job.on or (_MEMORY,)
+    return [(each, task.user) if each in SHARED_MEMORY else each for each in on]
 
 
 def _do(job: Job[Any]) -> tuple[object, BaseException | None]:

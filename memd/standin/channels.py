@@ -6,6 +6,7 @@ Addresses and what is said of wrong ones are QEMU 10.0.2's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -52,7 +53,10 @@ _MOST_OPEN = 3
 """Descriptors of a channel that is not given, at most: a socket, its directory, who has come. A
 host's name may stand for several addresses that are listened on."""
 _PAUSE = 0.1
-"""Seconds until a client is accepted that there was no descriptor for."""
+"""Seconds until a client is accepted that there was no descriptor for, and until a device is
+tried again."""
+_SHORT_PAUSE = 0.001
+"""The same of a file, which is always ready where no server says otherwise."""
 
 
 def address(args: JSONObject, compat: Compat) -> Address:
@@ -183,7 +187,7 @@ class Channel:
         self._made = made
         self._process = process
         self._waited: Completion | None = None
-        self._refused = False
+        self._pause = 0.0
         self.regular, self.pipe = True, False
         for fd in fds:
             mode = os.fstat(fd).st_mode
@@ -192,6 +196,8 @@ class Channel:
             if not (stat.S_ISREG(mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH):
                 self.regular = False
                 os.set_blocking(fd, False)
+        # To poll a file, or a device, may wait for its server.
+        self._polled = kind != "file" or self.pipe
 
     @property
     def fd(self) -> int:
@@ -201,10 +207,12 @@ class Channel:
     async def ready(self, *, write: bool = False) -> None:
         """Wait until something can be read or written, or `interrupt` is called."""
         loop = asyncio.get_running_loop()
-        if self._refused:
-            # What has come is still there, and would be at once.
-            self._refused, self._waited = False, Completion()
-            again = loop.call_later(_PAUSE, self._waited.set)
+        pause, self._pause = self._pause, 0.0
+        if not self._polled:
+            pause = _SHORT_PAUSE if self.regular else _PAUSE
+        if pause:
+            self._waited = Completion()
+            again = loop.call_later(pause, self._waited.set)
             try:
                 await self._waited
             finally:
@@ -215,17 +223,12 @@ class Channel:
         if write:
             add, remove = loop.add_writer, loop.remove_writer
         self._waited = Completion()
-        added = []
         try:
             for fd in self._fds:
                 add(fd, self._waited.set)
-                added.append(fd)
             await self._waited
-        except PermissionError:
-            # A regular file, which never has anyone wait like this.
-            pass
         finally:
-            for fd in added:
+            for fd in self._fds:
                 remove(fd)
             self._waited = None
 
@@ -244,7 +247,9 @@ class Channel:
             try:
                 return Channel("socket", [listener.accept()[0].detach()])
             except OSError as error:
-                self._refused = self._refused or error.errno in _REFUSED
+                if error.errno in _REFUSED:
+                    # What has come is still there, and would be at once.
+                    self._pause = _PAUSE
             finally:
                 listener.detach()
         return None
@@ -259,7 +264,8 @@ class Channel:
             self._close()
         else:
             for fd in self._fds:
-                os.close(fd)
+                with contextlib.suppress(OSError):
+                    os.close(fd)
         self._fds = []
         self.remove_name()
         if self.share is not None:

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,6 +34,7 @@ from memd.hostmem.sockets import (
     ends_of,
     listen_tcp,
     listen_unix,
+    look_at,
     tcp_family,
 )
 from memd.json_types import JSON, JSONObject
@@ -121,6 +122,7 @@ class _Opened:
     on = ELSEWHERE
     connection: int | None = None
     ends: tuple[str, str] | None = None
+    family = 0
 
     def __init__(self) -> None:
         self.fds: list[int] = []
@@ -128,13 +130,21 @@ class _Opened:
 
     def connected(self, sock: socket.socket) -> None:
         """It is connected by this socket."""
-        self.ends = ends_of(sock)
+        self.ends, self.family = ends_of(sock), sock.family
         self.connection = sock.detach()
         self.fds.append(self.connection)
 
+    def look(self, given: int, name: str) -> None:
+        """See that a descriptor is a socket; may wait. Raises `QMPError`."""
+        try:
+            self.family, self.ends = look_at(given)
+        except OSError:
+            raise QMPError(f"File descriptor '{name}' is not a socket") from None
+
     def close(self) -> None:
         for fd in self.fds:
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)
         self.fds.clear()
         for copy in self.copies.values():
             copy.close()
@@ -247,7 +257,7 @@ class Chardevs:
         device.ends = opened.ends
         connection = number if given is not None else opened.connection
         if connection is not None and not device.server:
-            device.hold(connection)
+            device.hold(connection, opened.family)
         if below is not None:
             device.share(below)
         self._tree.chardevs.add_child(id, device)
@@ -571,7 +581,7 @@ def _socket(opened: _Opened, data: JSONObject, roots: Roots | None, given: int |
             opened.connected(connect_tcp(host, port, family, PATIENCE))
         opened.addr = {"type": "inet", "host": str(host), "port": str(port)}
     elif given is not None:
-        opened.ends = _ends_of(given, where["str"])
+        opened.look(given, where["str"])
         opened.addr = {"type": "fd", "str": where["str"]}
     else:
         raise QMPError(f"memd has no sockets of type '{kind}'")
@@ -592,11 +602,3 @@ def _udp(remote: JSONObject, local: JSONObject | None) -> int:
 
 def _family(address: JSONObject) -> str:
     return tcp_family(address.get("ipv4"), address.get("ipv6"))
-
-
-def _ends_of(fd: int, name: str) -> tuple[str, str] | None:
-    try:
-        with socket.socket(fileno=os.dup(fd)) as given:
-            return ends_of(given)
-    except OSError:
-        raise QMPError(f"File descriptor '{name}' is not a socket") from None

@@ -39,7 +39,7 @@ def start_to_set(tree: Tree, name: str, value: JSON) -> Running:
     return Running(tree.objects.change(tree.resolve("/objects/m0"), name, value))
 
 
-@pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
+@pytest.mark.parametrize("kind", ["ram", "memfd"])
 def test_quick_ones_are_made_at_once(tree: Tree, kind: str) -> None:
     assert start(tree, kind, size=MIB).wait is None
     assert get(tree, "size") == MIB

@@ -130,6 +130,10 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
         del self._files[path]
         return 0
 
+    def poll(self, path: str, fh: int, *more: Any) -> int:
+        self._may_fail("poll")
+        return 0
+
     def rename(self, old: str, new: str) -> int:
         self._files[new] = self._file(old)
         del self._files[old]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from memd.hostmem.closing import close
-from memd.hostmem.sockets import close_listener
+from memd.hostmem.sockets import close_listener, close_socket
 from tests.descriptors import lingering
 
 
@@ -28,14 +31,17 @@ def test_one_users_sockets_keep_nobody_elses_descriptors_open() -> None:
     other.close()
 
 
-def test_a_listener_that_is_closed_goes_on_elsewhere(directory: Path) -> None:
-    """A service manager hands it to the next daemon."""
+@pytest.mark.parametrize("end", [close_listener, close_socket])
+def test_a_listener_that_is_closed_goes_on_elsewhere(
+    directory: Path, end: Callable[[socket.socket], None]
+) -> None:
+    """A service manager hands it to the next daemon; a launcher may give one as a connection."""
     path = str(directory / "socket")
     with socket.socket(socket.AF_UNIX) as kept, socket.socket(socket.AF_UNIX) as client:
         kept.bind(path)
         kept.listen()
         given = kept.dup()
-        close_listener(given)
+        end(given)
         assert given.fileno() < 0
         client.connect(path)
         kept.accept()[0].close()

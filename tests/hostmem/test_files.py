@@ -82,7 +82,8 @@ def test_what_is_in_memory_is_opened_at_once(directory: Path, mount: Callable[..
     for name in ("d", "other"):
         (directory / name).mkdir()
     host, path = Host(), directory / "d/f"
-    path.touch()
+    path.write_bytes(bytes(PAGE))
+    (directory / "d/empty").touch()
     (directory / "d/link").symlink_to("f")
     assert host.near(os.fspath(path)) is None
     open_file(host, str(path), True, "m0").undo()
@@ -95,13 +96,10 @@ def test_what_is_in_memory_is_opened_at_once(directory: Path, mount: Callable[..
             # It is known without asking, and so that is what asking says.
             assert backing.opened == HOST.look(backing.fd)
             backing.undo()
-    near.name = b"new"
-    open_file(host, str(directory / "d/new"), False, "m0", near).undo()
-    assert names(directory / "d") == ["f", "link"]
     (directory / "d/mounted").touch()
     subprocess.run(["mount", "--bind", "/etc/hostname", directory / "d/mounted"], check=True)
     try:
-        for inside in (b"link", b"mounted", b"."):
+        for inside in (b"link", b"mounted", b".", b"new", b"empty"):
             near.name = inside
             with pytest.raises(BlockingIOError):
                 open_file(host, str(path), False, "m0", near)

@@ -13,8 +13,8 @@ import pytest
 
 from memd.errors import QMPError
 from memd.places import SPARE
-from memd.server.jobs import COPIES, HEAVY, LIGHT, LINE, THREADS, UNKNOWN, Jobs
-from memd.work import ELSEWHERE, MEMORY, Event, Job
+from memd.server.jobs import COPIES, HEAVY, HEAVY_ON_MEMORY, LIGHT, LINE, THREADS, UNKNOWN, Jobs
+from memd.work import ELSEWHERE, MEMORY, SHARED_MEMORY, Event, Job
 from tests.conftest import no_more_threads
 from tests.differential.server import PATIENCE
 
@@ -273,6 +273,24 @@ async def test_a_file_system_that_stalls_has_its_share_and_no_more() -> None:
     assert not stalled.done
     await stalled.end()
     assert stalled.begun == 101
+
+
+async def test_what_one_user_keeps_locked_in_memory_is_waited_for_by_that_user_alone() -> None:
+    jobs = Jobs(asyncio.get_running_loop(), no_events)
+    stalled = Stalled(jobs)
+    for heavy in (False, True):
+        stalled.start(50, SHARED_MEMORY, USER, heavy=heavy)
+    others = Results()
+    for user, on in ((USER, MEMORY), (USER, one_file_system(7)), (OTHER, SHARED_MEMORY)):
+        for heavy in (False, True):
+            job = Job(lambda: "other", on=on, heavy=heavy)
+            job.user = user
+            jobs.start(job, others.take)
+    while len(others) < 6:
+        await asyncio.sleep(0.001)
+    assert await stalled.are_begun(LIGHT + HEAVY_ON_MEMORY)
+    await stalled.end()
+    assert stalled.begun == 100
 
 
 @pytest.mark.parametrize("own", [0, OWN])

@@ -433,6 +433,23 @@ async def test_the_oldest_of_another_user_goes_on(certificates: Certificates) ->
         client.close()
 
 
+async def test_who_comes_later_ends_nobody_who_has_no_more_than_a_share(
+    certificates: Certificates,
+) -> None:
+    """The daemon's own user may have all places; to end one of its handshakes would make room."""
+    ports = Ports(lambda: server_context(certificates), make=FourPort)
+    pairs = [socket.socketpair() for _ in range(4)]
+    local = [ports.port.start(ours) for _theirs, ours in pairs]
+    client, outcome = ports.connect()
+    assert not await outcome
+    assert not any(each.done() for each in local)
+    ports.port.close()
+    assert not any([await each for each in local])
+    for theirs, _ours in pairs:
+        theirs.close()
+    client.close()
+
+
 async def test_descriptors_are_not_taken_in_a_handshake(certificates: Certificates) -> None:
     """Nor is their last close waited for."""
     ports = Ports(lambda: server_context(certificates))

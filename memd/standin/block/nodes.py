@@ -542,7 +542,8 @@ class Node:
             if self.given is not None:
                 self.given.close()
             elif self.fd >= 0:
-                os.close(self.fd)
+                with contextlib.suppress(OSError):
+                    os.close(self.fd)
             self.fd = -1
 
 
