@@ -62,6 +62,8 @@ _STATES = (
 """Run states in which a machine can arrive."""
 
 _ENDING = ("cancelling", "failing")
+_PATIENCE = 1.0
+"""Seconds that a migration, once it is cancelled, waits for what is being written."""
 _UNDER_WAY = ("setup", "active", "pre-switchover", "device", "postcopy-active", *_ENDING)
 
 
@@ -118,6 +120,9 @@ class Migration:
     _awaited: Channel | None = None
     _writer: Writer | None = None
     _pause: Completion | None = None
+    # The end of what is being written, and what wakes who waits for that.
+    _written: Completion | None = None
+    _waits: Completion | None = None
     _given_up = _continue = _urgent = False
     _began = _stopped = 0.0
     # The run state before it was stopped to be sent.
@@ -331,15 +336,26 @@ class Migration:
     async def _release(self, blocks: list[Block], channel: Channel | None, *, kill: bool) -> None:
         """Close what the machine was sent by."""
 
+        writer, written = self._writer, self._written
+
         def release() -> None:
-            if self._writer is not None:
-                self._writer.close()
+            if writer is not None:
+                writer.close()
             for each in blocks:
                 each.region.unpin()
             if channel is not None:
                 channel.close(kill=kill)
 
-        await Job(release)
+        async def release_then() -> None:
+            if written is not None:
+                await written
+            await Job(release)
+
+        if written is None:
+            await release_then()
+        else:
+            self._written = None
+            self._host.machine.spawn(release_then(), "the end of a migration")
 
     def _complete(self) -> None:
         """The machine has gone."""
@@ -370,8 +386,7 @@ class Migration:
             rate = self._parameters()["max-bandwidth"] if limited and not self._urgent else 0
             most = max(1, min(rate // 10, SLICE)) if rate else SLICE
             before, since = writer.cost, monotonic()
-            came_to = await Job(partial(writer.push, channel.fd, most))
-            self._check()
+            came_to = await self._write(partial(writer.push, channel.fd, most))
             if came_to == FULL:
                 await channel.ready(write=True)
             debt += writer.cost - before
@@ -384,6 +399,34 @@ class Migration:
                 elif debt > 0:
                     await self._wait(min(debt / rate, 1.0))
             self._check()
+
+    async def _write(self, work: Callable[[], int]) -> int:
+        """Write something in a thread.
+
+        It is left behind where the migration is cancelled and it does not end: whoever has
+        the descriptor as well may have made it wait, or the file system.
+        """
+        outcome: list[int | Exception] = []
+        written, waits = self._written, self._waits = Completion(), Completion()
+
+        async def run() -> None:
+            try:
+                outcome.append(await Job(work))
+            except Exception as failed:
+                outcome.append(failed)
+            written.set()
+            waits.set()
+
+        self._host.machine.spawn(run(), "a migration")
+        await waits
+        self._waits = None
+        if outcome:
+            self._written = None
+        self._check()
+        (value,) = outcome
+        if isinstance(value, Exception):
+            raise value
+        return value
 
     async def _wait(self, seconds: float | None = None) -> None:
         """Wait for so long, or until something has happened to it."""
@@ -417,6 +460,8 @@ class Migration:
         if self.is_under_way and self.outgoing not in _ENDING:
             self._become("cancelling")
             self._wake()
+            if self._waits is not None:
+                self._host.machine.later(_PATIENCE, self._waits.set)
 
     async def close(self) -> None:
         """End what is under way, either way."""

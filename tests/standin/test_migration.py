@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -244,6 +244,34 @@ def test_a_peer_that_reads_nothing_keeps_nobody_waiting(tmp_path: Path, start: S
         there.close()
         # It is closed in a thread.
         assert settle(partial(descriptors, source.server.pid), before.__eq__) == before
+    assert source.ask("query-status")["status"] == "prelaunch"
+
+
+def test_a_socket_that_is_made_to_wait_keeps_no_migration_from_its_end(start: Start) -> None:
+    """Whoever has it as well may, at any time: the flag is the open file's, fcntl(2)."""
+    source = start("-S")
+    source.switch()
+    source.write("pc.ram", 0, b"\1" * (8 * MIB))
+    pid = source.server.pid
+    here, there = socket.socketpair()
+    name = f"socket:[{os.fstat(here.fileno()).st_ino}]"
+    with there, here.dup() as kept:
+        source.give(here)
+        assert source.ask("migrate", uri="fd:given") == {}
+        source.until("active")
+        links = {each: os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        (number,) = (int(each.name) for each, link in links.items() if link == name)
+
+        def waits() -> bool:
+            kept.setblocking(True)
+            with suppress(BlockingIOError):
+                there.recv(1 << 16, socket.MSG_DONTWAIT)
+            calls = [each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/syscall")]
+            return any(hex(number) == each.split()[1] for each in calls if " " in each)
+
+        assert settle(waits, bool)
+        assert source.ask("migrate_cancel") == {}
+        assert source.until("cancelled")
     assert source.ask("query-status")["status"] == "prelaunch"
 
 
