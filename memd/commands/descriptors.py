@@ -202,10 +202,12 @@ class _Copy(_Own):
         self._source = source
         with self._made():
             self.fd = os.dup(source)
-            if (fcntl.fcntl(self.fd, fcntl.F_GETFL) ^ flags) & os.O_SYNC:
+            there = fcntl.fcntl(self.fd, fcntl.F_GETFL)
+            if (there ^ flags) & os.O_SYNC:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-            # Not for one that only stands for a file (O_PATH).
-            fcntl.fcntl(self.fd, fcntl.F_SETFL, flags)
+            # Not for one that only stands for a file (O_PATH). O_ASYNC stays as it is: to
+            # change it takes a lock of a pipe's, or a socket's, which another process may have.
+            fcntl.fcntl(self.fd, fcntl.F_SETFL, flags | there & os.O_ASYNC)
 
     def truncate(self) -> None:
         """Cut its file, as opening it would; may wait. Raises `NoDescriptorError`."""

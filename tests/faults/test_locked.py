@@ -6,6 +6,7 @@ written; a process whose own memory is a file's that stalls keeps it locked for 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -105,6 +106,23 @@ def test_a_pipe_that_is_closed(broken: Broken, start_memd: Callable[..., Server]
     with os.fdopen(writing, "wb", buffering=0), locked(broken, writing):
         assert monitor.execute("closefd", {"fdname": "given"}) == {"return": {}}
         others_go_on(server)
+
+
+def test_a_pipe_in_a_set(broken: Broken, standin: Callable[..., Server]) -> None:
+    """Of which a copy has flags of its own, as far as that takes no lock."""
+    server = standin("-machine", "none")
+    monitor = server.monitor()
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0):
+        fcntl.fcntl(writing, fcntl.F_SETFL, os.O_ASYNC)
+        request = {"execute": "add-fd", "arguments": {"fdset-id": 1}}
+        monitor.send(json.dumps(request).encode(), (writing,))
+        assert "return" in monitor.read_answer()
+        with locked(broken, writing):
+            file: dict[str, Any] = {"out": "/dev/fdset/1", "append": True}
+            made: dict[str, Any] = {"id": "c", "backend": {"type": "file", "data": file}}
+            assert monitor.execute("chardev-add", made) == {"return": {}}
+            others_go_on(server)
 
 
 @pytest.mark.parametrize("command", ["chardev-add", "yank"])
