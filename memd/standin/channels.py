@@ -40,6 +40,9 @@ from memd.qapi.visit import as_signed
 from memd.standin.chardevs import Copy, Held, TakeFd, create_file, open_file
 from memd.work import Completion, Job
 
+# With vfork(2) all threads would wait until a program is loaded, of whatever file system.
+subprocess._USE_VFORK = False  # type: ignore[misc]
+
 Address = JSONObject
 """A QAPI `MigrationAddress`."""
 

@@ -397,6 +397,21 @@ def test_files_of_character_and_block_devices(broken: Broken, directory: Path) -
     server.stop()
 
 
+def test_a_program(broken: Broken, directory: Path) -> None:
+    argv = [*qemu_system_memd(), "-machine", "q35", "-S", "-display", "none", "-clients", "many"]
+    server = Server("memd", [*argv, "--allow-exec"], directory)
+    program = {"transport": "exec", "args": [str(broken.path / "program")]}
+    monitor = server.monitor()
+    broken.stall("getattr")
+    try:
+        send(monitor, "migrate", {"channels": [{"channel-type": "main", "addr": program}]})
+        others_go_on(server)
+    finally:
+        broken.mend()
+    assert "(No such file or directory)" in str(monitor.read_answer()["error"])
+    server.stop()
+
+
 def test_an_unplugged_disk_is_told_once_its_image_is_closed(
     broken: Broken, directory: Path
 ) -> None:
