@@ -268,7 +268,8 @@ def free(region: Region, discard: bool) -> Job[bool] | None:
         populate.cancel(region)
         if not discard and region.close_when_unpinned():
             return None
-    on = region.locks_on if discard else region.waits_on
+    # To unmap a file in memory takes a lock that others who have mapped it have for long.
+    on = region.locks_on if discard or region.exports else region.waits_on
     # With a guest_memfd its virtual machine goes.
     if not (region.length > LARGE or region.only_mapped or on or region.pinned):
         _release(region, discard)

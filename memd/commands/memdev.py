@@ -117,8 +117,9 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
     def write() -> None:
         access.write(region, id, offset, decode(text))
 
-    if access.may_wait(region, length):
-        await region.job(write, heavy=length > _SHORT, copies=2 * length)
+    on = region.locks_on
+    if access.may_wait(region, length) or on:
+        await region.job(write, on=on, heavy=length > _SHORT, copies=2 * length)
     else:
         write()
     return {}

@@ -155,9 +155,11 @@ class Region:
 
     @property
     def locks_on(self) -> frozenset[int]:
-        """`Job.on` for work that has its file locked: what changes the file, or looks for holes.
+        """`Job.on` for all work but reading the file.
 
-        To read or write what is there takes no lock of a file in memory.
+        What changes it or looks for holes takes a lock of a file in memory, and its pages are
+        waited for while another process takes some out: a second, where that has half a
+        million mappings of them.
         """
         opened = self.opened
         if self.waits_on or opened is None or not (opened.links or self.exports):

@@ -429,6 +429,20 @@ def export(memory: Memory, **arguments: JSON) -> tuple[JSON, int]:
     return outcome.value, fd
 
 
+def test_what_was_exported_is_changed_in_a_thread(memory: Memory) -> None:
+    """Whoever has it may have it locked, or have it take long to reach its pages."""
+    memory.add("memfd")
+    memory.write(0, b"x")
+    assert memory.slow == 0
+    _, fd = export(memory)
+    os.close(fd)
+    assert memory.slow == 0
+    memory.write(0, b"y")
+    memory("x-memdev-discard", id="m", offset=0, length=PAGE)
+    memory("object-del", id="m")
+    assert memory.slow == 3
+
+
 def test_export(memory: Memory) -> None:
     memory.add("memfd")
     value, fd = export(memory)
