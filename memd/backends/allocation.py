@@ -268,13 +268,13 @@ def free(region: Region, discard: bool) -> Job[bool] | None:
         populate.cancel(region)
         if not discard and region.close_when_unpinned():
             return None
-    # To unmap a file in memory takes a lock that others who have mapped it have for long.
-    on = region.locks_on if discard or region.exports else region.waits_on
+    on = region.locks_on
     # With a guest_memfd its virtual machine goes.
     if not (region.length > LARGE or region.only_mapped or on or region.pinned):
         _release(region, discard)
         return None
-    patience = PATIENCE if on else None
+    # What is unmapped alone comes to an end.
+    patience = PATIENCE if region.waits_on or (discard and on) else None
     return Job(partial(_release, region, discard), on=on, patience=patience, release=True)
 
 

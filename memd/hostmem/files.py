@@ -210,8 +210,8 @@ def _open_near(host: Host, near: Entry, access: int) -> Backing:
     """Open what is on a tmpfs, without a lock that other processes may have."""
     fd = host.open_near(near, access | os.O_NONBLOCK)
     found = look(fd, libc.TMPFS_MAGIC, access & os.O_ACCMODE == os.O_RDONLY)
-    # An empty one is given a size.
-    if stat.S_ISREG(found.mode) and found.links and found.size:
+    # An empty one is given a size, and to map one that others may write takes a lock of theirs.
+    if stat.S_ISREG(found.mode) and found.links and found.size and not found.others_write:
         return Backing(host, fd, found)
     host.close(fd)
     raise libc.os_error(errno.EAGAIN)

@@ -10,6 +10,7 @@ import os
 import stat
 
 from memd.hostmem import file_systems, libc
+from memd.hostmem.paths import is_trusted
 from memd.named_tuple import NamedTuple
 
 EXT4_MAGIC = 0xEF53
@@ -43,6 +44,7 @@ class Opened(NamedTuple):
         magic: of its file system, 0 where it can't be told.
         read_only: whether it was opened to read only.
         changed: when its attributes or content last changed, in nanoseconds.
+        others_write: whether other users, but root, may write it.
     """
 
     mode: int
@@ -55,6 +57,7 @@ class Opened(NamedTuple):
     magic: int
     read_only: bool
     changed: int
+    others_write: bool = False
 
     def is_same(self, other: Opened | None) -> bool:
         """Whether it is the same file."""
@@ -145,6 +148,7 @@ def look(fd: int, magic: int | None = None, read_only: bool | None = None) -> Op
             else read_only
         ),
         found.st_ctime_ns,
+        bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or not is_trusted(found.st_uid),
     )
 
 

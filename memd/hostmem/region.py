@@ -157,12 +157,12 @@ class Region:
     def locks_on(self) -> frozenset[int]:
         """`Job.on` for all work but reading the file.
 
-        What changes it or looks for holes takes a lock of a file in memory, and its pages are
-        waited for while another process takes some out: a second, where that has half a
-        million mappings of them.
+        What changes it, looks for holes or unmaps it takes locks of a file in memory, and its
+        pages are waited for while another process takes some out: a second, where that has
+        half a million mappings of them.
         """
         opened = self.opened
-        if self.waits_on or opened is None or not (opened.links or self.exports):
+        if self.waits_on or opened is None or not (opened.others_write or self.exports):
             return self.waits_on
         return SHARED_MEMORY
 

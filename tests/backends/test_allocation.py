@@ -72,7 +72,7 @@ def test_a_file_is_opened_in_a_thread(tree: Tree, directory: Path) -> None:
 def test_a_file_in_memory_is_opened_at_once(
     tree: Tree, directory: Path, mount: Callable[..., None]
 ) -> None:
-    """Once it is known that it is in memory; one with a lease is not."""
+    """Once it is known that it is in memory; one with a lease is not, nor what others may write."""
     mount("tmpfs", directory)
     path = directory / "f"
     path.write_bytes(bytes(MIB))
@@ -82,6 +82,12 @@ def test_a_file_in_memory_is_opened_at_once(
         pytest.skip(f"{NOT_HERE}Linux 6.8")
     assert start(tree, "file", size=MIB, mem_path=str(path)).wait is None
     delete(tree)
+    path.chmod(0o666)
+    slow = start(tree, "file", size=MIB, mem_path=str(path))
+    assert isinstance(slow.wait, Job)
+    slow.finish()
+    assert Running(tree.objects.delete("m0")).finish() is None
+    path.chmod(0o644)
     with path.open("rb") as file:
         fcntl.fcntl(file, 10, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
