@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from memd.errors import QMPError
@@ -27,3 +29,17 @@ def test_others_show_their_type_alone(backend: str) -> None:
     chardev = ChardevObject(Tree(), backend)
     assert [*chardev.qom_type.all_properties] == ["type"]
     assert chardev.get_property("type") == f"chardev-{backend}"
+
+
+@pytest.mark.parametrize(
+    ("family", "connected"), [(socket.AF_UNIX, False), (socket.AF_VSOCK, True)]
+)
+def test_whether_a_socket_that_was_given_is_connected(family: int, connected: bool) -> None:
+    """One of vsock(7) is not polled: another process that has it may keep it locked."""
+    chardev = ChardevObject(Tree(), "socket")
+    here, there = socket.socketpair()
+    with here:
+        chardev.hold(here.fileno(), family)
+        assert chardev.is_connected
+        there.close()
+        assert chardev.is_connected is connected
