@@ -19,6 +19,7 @@ from typing import cast
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.hostmem.libc import socket_family
 from memd.hostmem.paths import FDSETS, Made, Roots
 from memd.hostmem.sockets import (
     MOST_ADDRESSES,
@@ -199,8 +200,11 @@ class Channel:
             if not (stat.S_ISREG(mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH):
                 self.regular = False
                 os.set_blocking(fd, False)
-        # To poll a file, or a device, may wait for its server.
-        self._polled = kind != "file" or self.pipe
+        # To poll a file, or a device, may wait for its server, and a socket of vsock(7) for
+        # another process that has it locked.
+        self._polled = self.pipe or kind != "file"
+        if kind == "socket" and close is not None:
+            self._polled = socket_family(fds[0]) != socket.AF_VSOCK
 
     @property
     def fd(self) -> int:

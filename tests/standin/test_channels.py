@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -23,6 +24,7 @@ from memd.standin.channels import Channel, Opener
 from memd.standin.listeners import Listeners
 from memd.standin.standin import StandIn
 from memd.work import Command, Completion, Job
+from tests.conftest import NOT_HERE
 from tests.descriptors import open_descriptors
 from tests.differential.kernel import descriptors
 from tests.stepping import Running, as_user
@@ -53,6 +55,25 @@ def test_a_socket_is_not_made_where_a_link_leads_to(tmp_path: Path) -> None:
     listener.close()
     made.remove()
     assert sorted(os.listdir(tmp_path)) == ["dangling", "link", "way"]
+
+
+@pytest.mark.parametrize(("family", "polled"), [(socket.AF_UNIX, True), (socket.AF_VSOCK, False)])
+async def test_which_sockets_that_were_given_are_polled(
+    monkeypatch: pytest.MonkeyPatch, family: int, polled: bool
+) -> None:
+    """To poll one for machines and their host may wait for another process that has it."""
+    try:
+        given = socket.socket(family)
+    except OSError as lack:
+        pytest.skip(f"{NOT_HERE}vsock(7): {lack}")
+    channel = Channel("socket", [given.fileno()], given.close)
+    added: list[object] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", lambda *each: added.append(each))
+    waiting = channel.ready()
+    assert isinstance(waiting.send(None), Completion)
+    assert bool(added) is polled
+    waiting.close()
+    channel.close()
 
 
 def test_the_socket_of_another_one_in_its_place_stays(tmp_path: Path) -> None:
