@@ -238,7 +238,7 @@ async def populate_made(backend: Memory, region: Region) -> None:
     """
     preallocation = Preallocation(backend)
     work, progress = partial(preallocation.populate, region), preallocation.progress
-    await job_on((region,), work, heavy=True, progress=progress)
+    await job_on((region,), work, on=region.locks_on, heavy=True, progress=progress)
     backend.prealloc = True
 
 

@@ -222,7 +222,8 @@ class VirtioMem(VirtioMemory):
                         work()
                 elif self.values.get("prealloc"):
                     target = min(target, size + step)
-                    await region.job(partial(_populate, region, memdev.name, size, target))
+                    work = partial(_populate, region, memdev.name, size, target)
+                    await region.job(work, on=region.locks_on)
                 self.size = target
                 machine.size_changed(self.front, target)
         except QMPError as error:

@@ -17,7 +17,7 @@ from memd.hostmem import populate
 from memd.hostmem.host import NO_RESERVE_UNSUPPORTED, Host
 from memd.json_types import JSON
 from memd.qom import Tree
-from memd.work import Job
+from memd.work import SHARED_MEMORY, Job
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.conftest import NOT_HERE
 from tests.differential.harness import Side
@@ -59,6 +59,16 @@ def test_what_may_take_long_is_made_beside(tree: Tree, kind: str) -> None:
     row = row_of(region_of(tree).address)
     assert row is not None
     assert row.resident == MIB
+
+
+def test_what_was_exported_is_populated_in_a_thread_of_its_users(tree: Tree) -> None:
+    """Whoever has it may have it take long, which is not to hold up work on memory alone."""
+    start(tree, "memfd", size=MIB)
+    region_of(tree).exports = 1
+    slow = start_to_set(tree, "prealloc", True)
+    assert isinstance(slow.wait, Job)
+    assert slow.wait.on == SHARED_MEMORY
+    slow.finish()
 
 
 def test_a_file_is_opened_in_a_thread(tree: Tree, directory: Path) -> None:
