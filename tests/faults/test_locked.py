@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from memd.server.jobs import HEAVY_ON_MEMORY, LIGHT
+from tests.conftest import need_shm
 from tests.differential.harness import settle
 from tests.differential.server import Monitor, Server, qemu_system_memd
 from tests.faults.conftest import MIB, Broken, arguments
@@ -202,6 +203,7 @@ def test_memory_that_a_client_has(
             assert monitor.read_answer() == {"return": {}}
 
 
+@need_shm
 def test_the_directory_of_shared_memory(broken: Broken, start_memd: Callable[..., Server]) -> None:
     server = start_memd()
     monitor = server.monitor()
