@@ -152,6 +152,9 @@ class Buses:
         self._for_pci = {} if pci is None else {pci.name: pci}
         self.port_numbers: set[tuple[JSON, JSON]] = set()
         self._named: dict[str, int] = {}
+        if pci is not None and not pci.express:
+            # One of PCI Express is given its name.
+            self.name_bus(pci.qom_type)
 
     def open(self, device: QObject, name: str | None, bus: PciBus) -> None:
         """Put the bus of a port or a bridge into it, which can be named from now on.

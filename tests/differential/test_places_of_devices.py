@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.differential.harness import Pair
+from tests.differential.harness import Pair, Side
 from tests.differential.standin import same_messages, standin_pair, tell
 
 Step = tuple[str, Any]
@@ -231,3 +231,22 @@ def test_a_stick_has_its_disk_inside(directory: Path) -> None:
             assert side.ask("device_del", {"id": "s"}) == {"return": {}}
             paths = [side.monitor.read_event("DEVICE_DELETED")["data"]["path"] for _ in range(2)]
             assert paths == [f"/machine/peripheral/s{end}" for end in ("/s.0/legacy[0]", "")]
+
+
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_the_buses_of_bridges_without_an_id(directory: Path, machine: str) -> None:
+    bridges = ("pci-bridge,chassis_nr=9", "i82801b11-bridge", "pci-bridge,chassis_nr=8")
+    options = [word for each in bridges for word in ("-device", each)]
+
+    def buses(side: Side) -> list[str]:
+        found = []
+        for number in range(len(bridges)):
+            path = f"/machine/peripheral-anon/device[{number}]"
+            listed = side.ask("qom-list", {"path": path})["return"]
+            found += [each["name"] for each in listed if each["type"] == "child<PCI>"]
+        return found
+
+    with standin_pair(directory, "-machine", machine, *options) as pair:
+        assert pair.same("buses", buses)
+        pair.ask("device_add", {"driver": "e1000", "bus": "pci.1", "id": "e", "addr": "3"})
+        pair.ask("query-pci")
