@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ class App:
         self._daemon.fail = self._hub.fail
         self._daemon.start_again = partial(self._in_task, self._reset)
         self._resetting = asyncio.Lock()
-        self._ports = Ports(config, loop, self._tree, self._hub)
+        self._ports = Ports(config, loop, self._tree, self._hub, self._complete_line)
         # A path or an abstract name; what else a manager may listen on is not spoken to.
         if config.stored or os.environ.get("NOTIFY_SOCKET", "")[:1] in ("/", "@"):
             from memd.persist.service_manager import ServiceManager
@@ -139,6 +139,11 @@ class App:
                 LimitedLog(self._loop).warn,
             )
         return dispatch
+
+    def _complete_line(self, line: str) -> Iterable[str]:
+        from memd.commands.hmp import names_for
+
+        return names_for(self._daemon, line)
 
     def _set_machine(self) -> None:
         if self._config.machine_kind is not None:

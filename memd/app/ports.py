@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -349,17 +349,24 @@ class Ports:
         loop: where they are served.
         tree: where they are seen.
         hub: where clients go.
+        complete: see `Monitor`.
     """
 
     _qtest: QTest | None = None
 
     def __init__(
-        self, config: Config, loop: asyncio.AbstractEventLoop, tree: Tree, hub: Hub
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        tree: Tree,
+        hub: Hub,
+        complete: Callable[[str], Iterable[str]],
     ) -> None:
         self._config = config
         self._loop = loop
         self._tree = tree
         self._hub = hub
+        self._complete = complete
         self._limited_log = LimitedLog(loop)
         self._files = SocketFiles()
         self._monitors: list[Monitor] = []
@@ -414,10 +421,11 @@ class Ports:
         port = self._add(spec.chardev, used=True)
         with starting(spec.where):
             monitor = ObjectMonitor(self._tree, spec, port.seen)
+        monitor.complete = self._complete
         self._monitors.append(monitor)
         port.seen.on_yank = lambda: self._hub.disconnect(monitor)
         if spec.chardev.kind == "stdio":
-            self._hub.serve(StdioStream(), monitor)
+            self._hub.serve(StdioStream(raw=monitor.human), monitor)
         else:
             adopt: Adopt = lambda client: self._hub.adopt(client, monitor)  # noqa: E731
             if spec.chardev.tls_creds is not None:

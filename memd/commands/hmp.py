@@ -7,7 +7,8 @@ as the human monitor ends them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from operator import attrgetter
 from types import CoroutineType
 from typing import Any
@@ -113,6 +114,22 @@ def _unmodelled(daemon: Daemon, typed: str) -> str | None:
 def is_command(word: str) -> bool:
     """Whether a line of the human monitor may begin with that word."""
     return word in _COMMANDS
+
+
+def names_for(daemon: Daemon, line: str) -> Iterable[str]:
+    """The names of commands that may stand where the last word of a line does."""
+    place = [each for each in line.split(" ")[:-1] if each]
+    if place and place[0] in ("help", "?"):
+        del place[0]
+    if place not in ([], ["info"]):
+        return ()
+    if daemon.standin is None:
+        return _subjects(daemon) if place else _COMMANDS
+    known = daemon.standin.catalogue.section("monitor")
+    if place:
+        return chain.from_iterable(known["info"])
+    # QEMU's help leaves it out.
+    return chain(["info"], *known["commands"])
 
 
 def _check_cpu(daemon: Daemon, index: int) -> None:

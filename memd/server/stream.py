@@ -184,11 +184,14 @@ class StdioStream(Stream):
 
     Descriptors 0 and 1 are duplicated and replaced by /dev/null, so that a
     stray print can never get between two answers.
+
+    Args:
+        raw: have a terminal pass on each key, and echo none, until the end.
     """
 
     passes_fds = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, raw: bool = False) -> None:
         self.origin: dict[str, str] = {}
         self.read_fd = os.dup(0)
         self.write_fd = os.dup(1)
@@ -199,6 +202,7 @@ class StdioStream(Stream):
         self._was_blocking = [(fd, os.get_blocking(fd)) for fd in (self.read_fd, self.write_fd)]
         for fd in (self.read_fd, self.write_fd):
             os.set_blocking(fd, False)
+        self._restore = _make_raw(self.read_fd) if raw else lambda: None
 
     def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
         return os.read(self.read_fd, most), []
@@ -210,6 +214,8 @@ class StdioStream(Stream):
         return False
 
     def close(self, then: Callable[[], object] | None = None) -> None:
+        if self._was_blocking:
+            self._restore()
         for fd, blocking in self._was_blocking:
             # The terminal's mode is shared with the shell that started us.
             os.set_blocking(fd, blocking)
@@ -217,6 +223,33 @@ class StdioStream(Stream):
         self._was_blocking = []
         if then is not None:
             then()
+
+
+def _make_raw(fd: int) -> Callable[[], None]:
+    """Have a terminal pass on keys as QEMU does: signals and line ends of output stay.
+
+    Returns:
+        What sets it as it was. What is no terminal is left as it is.
+    """
+    try:
+        before = termios.tcgetattr(fd)
+    except termios.error:
+        return lambda: None
+    mode = termios.tcgetattr(fd)
+    mode[0] &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP)
+    mode[0] &= ~(termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON)
+    mode[1] |= termios.OPOST
+    mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN)
+    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(fd, termios.TCSANOW, mode)
+
+    def restore() -> None:
+        # It may be gone.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+    return restore
 
 
 def is_pollable(fd: int) -> bool:

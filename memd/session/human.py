@@ -7,9 +7,7 @@ from typing import Any
 from memd.json_types import JSON, JSONObject
 from memd.session.session import Session
 from memd.session.state import Phase
-from memd.wire.readline import LineReader
-
-_PROMPT = b"(qemu) "
+from memd.wire.readline import PROMPT, LineReader
 
 
 class HumanSession(Session):
@@ -19,7 +17,7 @@ class HumanSession(Session):
 
     def __init__(self, *what: Any, **more: Any) -> None:
         super().__init__(*what, **more)
-        self._decoder = LineReader(self._transport.write)
+        self._decoder = LineReader(self._transport.write, self.monitor.complete)
         self.negotiate(oob=False)
 
     def greet(self, greeting: JSON) -> None:
@@ -27,7 +25,7 @@ class HumanSession(Session):
         told = greeting["QMP"]["version"]["qemu"]
         release = f"{told['major']}.{told['minor']}.{told['micro']}"
         text = f"QEMU {release} monitor - type 'help' for more information\r\n"
-        self._transport.write(text.encode() + _PROMPT)
+        self._transport.write(text.encode() + PROMPT)
 
     def send_event(self, encoded: bytes) -> None:
         """Send none."""
@@ -35,7 +33,7 @@ class HumanSession(Session):
     def _answer(self, result: JSON, request_id: JSON, has_id: bool) -> None:
         super()._answer(result, request_id, has_id)
         if self._phase is not Phase.CLOSED:
-            self._transport.write(_PROMPT)
+            self._transport.write(PROMPT)
 
     def _encode(self, answer: JSONObject) -> bytes:
         error = answer.get("error")

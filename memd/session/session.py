@@ -11,7 +11,7 @@ up to `QUEUE_LIMIT` commands queue behind it and out-of-band commands overtake
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -119,7 +119,11 @@ class Monitor:
         telnet: whether its clients speak telnet.
         fds: the named descriptors, which are closed at the end.
         clients: how many are connected.
+        complete: of a human monitor, gives the names that may stand where the last word
+            of a line does.
     """
+
+    complete: Callable[[str], Iterable[str]] = staticmethod(lambda _line: ())
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from memd.json_types import JSON
 from tests.differential.harness import Side, settle
 from tests.differential.server import PATIENCE, qemu_argv, qemu_compat, qemu_system_memd, running
 from tests.differential.standin import standin_pair, tell
+from tests.seeds import seed_of_run
 
 NOBODY_THERE = "migrate unix:@DIR@/no"
 
@@ -89,6 +91,33 @@ TYPED = (
     *(b"ab\bc\n", b"\x7fa\n", "\u00e4\n".encode(), b"\xff\tx\n", b"\n\n", b"foo bar\n"),
     *(b"info status", b"stop\ninfo status\ncont\ninfo status\n", b"x" * 300 + b"\n"),
 )
+
+
+KEYS = (
+    *("v", "w", "z", "-", " ", "v w", "\n", "\n", "\r", "\u00e4", "\x00", "\x02", "\x06", "\x0b"),
+    *("\x01", "\x04", "\x05", "\b", "\x7f", "\x0c", "\x0e", "\x10", "\x15", "\x17"),
+    *("\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D", "\x1b[D", "\x1b[E", "\x1b[F", "\x1b[H", "\x1b[1;5D"),
+    *("\x1b[1~", "\x1b[2~", "\x1b[3~", "\x1b[4~", "\x1b[13~", "\x1b[1D", "\x1bOF", "\x1bOH"),
+    *("\x1bOA", "\x1b", "\x1b\x1b", "\x1b[", "\x1b[\r", "\x9bC", "\x9b"),
+    *("\x05\x15object_\t", "\x05\x15info memory\t\x15", "\x05\x15info status \t\x15"),
+    *(
+        "\x05\x15vw\t",
+        "\x05\x15  help inf\t\x15",
+        "\x05\x15info mi\tz\x15",
+        "\x05\x15? info st\ta\t\x15",
+    ),
+)
+
+
+def test_its_keys(directory: Path) -> None:
+    seed = seed_of_run()
+    drawn = random.Random(seed).choices(KEYS, k=600)
+    # Of several in one write, too, and of more lines than are kept in the history.
+    data = b"".join(each.encode("latin-1") for each in drawn)
+    data += b"".join(b"v%d\n" % each for each in range(70)) + b"\x10" * 70 + b"\n"
+    with terminal("QEMU", directory) as theirs, terminal("memd", directory) as ours:
+        told = typed(ours, data)
+        assert told == typed(theirs, data, len(told)), f"MEMD_SEED={seed}"
 
 
 @contextlib.contextmanager

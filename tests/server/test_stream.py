@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from memd.fd_passing import MOST_FDS
 from memd.server.stream import SocketStream, TelnetStream, is_pollable
 from tests.descriptors import open_descriptors
+from tests.terminal import open_terminal
 
 
 @pytest.fixture
@@ -119,6 +121,39 @@ def test_standard_input_and_output_are_ours_alone() -> None:
         [sys.executable, "-c", STDIO], input=b"hello", capture_output=True, check=True
     )
     assert result.stdout == b"HELLO"
+
+
+RAW = """
+import sys
+from memd.server.stream import StdioStream
+stream = StdioStream(raw=True)
+sys.stderr.write("raw")
+sys.stderr.flush()
+while True:
+    try:
+        data, _fds = stream.receive()
+        break
+    except BlockingIOError:
+        continue
+stream.send(data + b"\\n", ())
+stream.close()
+"""
+
+
+def test_a_raw_terminal_passes_on_each_key_and_is_restored() -> None:
+    ours, theirs = open_terminal()
+    before = termios.tcgetattr(theirs)
+    command = [sys.executable, "-c", RAW]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.read(3) == b"raw"
+        # No line end has to follow, and no key is echoed or means anything.
+        os.write(ours, b"\x04")
+    assert process.returncode == 0
+    assert os.read(ours, 10) == b"\x04\r\n"
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_regular_file_cannot_be_polled() -> None:
