@@ -181,8 +181,8 @@ class App:
             StartError: something on the command line cannot be done.
         """
         actions: dict[int, Callable[[], None]] = dict.fromkeys(END_SIGNALS, self._on_signal)
-        if self._manager is not None:
-            actions[signal.SIGUSR1] = self._manager.reload
+        # Else what reloads a unit ended a daemon that has no manager.
+        actions[signal.SIGUSR1] = (lambda: None) if self._manager is None else self._manager.reload
         # It ends what a thread waits for, and means nothing else.
         actions[signal.SIGURG] = lambda: None
         signals = Signals(self._loop, actions)

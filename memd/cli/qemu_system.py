@@ -135,7 +135,7 @@ def _nothing(line: QemuCommandLine, given: Given) -> None:
 
 
 def _refuse(line: QemuCommandLine, given: Given) -> None:
-    raise QMPError("memd has nothing that this could mean something to")
+    raise QMPError("memd does not support this option")
 
 
 def _description(line: QemuCommandLine, given: Given) -> None:
@@ -361,10 +361,22 @@ def _display(line: QemuCommandLine, given: Given) -> None:
 
 
 def _vga(line: QemuCommandLine, given: Given) -> None:
-    if given.value not in ("none", "std", "cirrus", "vmware", "virtio"):
+    if given.value == "help":
+        raise Answered("".join(f"{name:<20} {what}\n" for name, what in _DISPLAY_ADAPTERS.items()))
+    if given.value not in _DISPLAY_ADAPTERS:
         raise CommandLineError(f"unknown vga type: {given.value}")
     if given.value != "none":
         line.register(given, "vga", {"type": given.value})
+
+
+_DISPLAY_ADAPTERS = {
+    "none": "no graphic card",
+    "std": "standard VGA (default)",
+    "cirrus": "Cirrus VGA",
+    "vmware": "VMWare SVGA",
+    "virtio": "Virtio VGA",
+}
+"""The values of `-vga`, as its help lists them."""
 
 
 def _usbdevice(line: QemuCommandLine, given: Given) -> None:
@@ -665,6 +677,8 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     given = [*given, *_add_defaults(line, given)]
     line.monitors.finish()
     _check_stdio(line, given)
+    # A QEMU makes memory after what it may refer to.
+    config.objects.sort(key=lambda each: str(each["qom-type"]).startswith("memory-backend-"))
     with located():
         hardware.resolve()
     _check_cpu(line)

@@ -32,9 +32,9 @@ Where to serve:
                         stdio,id=ID
                         null,id=ID
   --mon SPEC          serve QMP on a character device:
-                        [chardev=]ID[,mode=control][,pretty=on][,readonly=on]
-                            [,allow-user=NAME][,allow-group=NAME]
-                      --monitor is the same
+                        [chardev=]ID[,mode=control|readline][,pretty=on]
+                            [,readonly=on][,allow-user=NAME][,allow-group=NAME]
+                      readline: the human monitor; --monitor is the same
   --allow-user NAME, --allow-group NAME
                       who may connect to UNIX sockets besides root and memd's
                       own user: a name or number; repeatable
@@ -206,7 +206,7 @@ memd's own:
 
 Accepted, without effect:
   -no-user-config, -nographic, -sandbox, -k, -D, -d, -trace, -overcommit,
-  -no-fd-bootchk, -win2k-hack
+  -seed, -full-screen, -no-fd-bootchk, -win2k-hack
 
 QEMU's other options are refused. See memd --help for the daemon's own, and
 where the docs/ are.

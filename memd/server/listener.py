@@ -43,6 +43,9 @@ def listen_unix(path: str, mode: int = 0o600) -> socket.socket:
         OSError: EADDRINUSE where another process serves it; whatever bind(2)
             says otherwise.
     """
+    if not path:
+        # bind(2) chooses an abstract name for it, which everybody can connect to (unix(7)).
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     lock = _lock_directory(path)
     try:

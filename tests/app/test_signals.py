@@ -102,6 +102,15 @@ def start(*options: str, argv: list[str] | None = None, **how: object) -> subpro
     return subprocess.Popen([*(argv or memd_argv()), *options], stdin=subprocess.DEVNULL, **how)  # type: ignore[call-overload,no-any-return]
 
 
+def test_a_reload_without_a_manager_does_nothing(start_memd: Callable[..., Server]) -> None:
+    server = start_memd()
+    with Client(server.path, timeout=60) as client:
+        os.kill(server.pid, signal.SIGUSR1)
+        assert client.execute("query-status")["running"]
+        client.execute("quit")
+    assert server.wait() == 0
+
+
 def test_a_signal_while_it_waits_for_its_client(directory: Path) -> None:
     path = directory / "sock"
     process = start("--qmp", f"unix:{path},server=on,wait=on", stderr=subprocess.PIPE)

@@ -102,6 +102,12 @@ def test_what_is_read_over() -> None:
     )
 
 
+def test_display_adapters_are_listed() -> None:
+    lines = qemu("-vga", "help").stdout.splitlines()
+    assert [each.split()[0] for each in lines] == ["none", "std", "cirrus", "vmware", "virtio"]
+    assert qemu("-vga", "qxl").stderr == "unknown vga type: qxl\n"
+
+
 def test_a_memory_backend_for_the_machine() -> None:
     machine = ("-machine", "none,memory-backend=m0")
     config(qemu(*machine, "-object", "memory-backend-ram,id=m0,size=1M"))
@@ -113,9 +119,7 @@ def test_what_needs_a_machine(name: str) -> None:
     argv = [f"-{name}"] if name in qemu_system.FLAGS_REFUSED else [f"-{name}", "x"]
     outcome = qemu(*argv)
     assert outcome.status == 1
-    assert (
-        outcome.stderr == f"{' '.join(argv)}: memd has nothing that this could mean something to\n"
-    )
+    assert outcome.stderr == f"{' '.join(argv)}: memd does not support this option\n"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +289,7 @@ def test_an_option_has_the_keys_of_its_release() -> None:
     assert start.options["max_xattr"] == 1
     option = ("-run-with", "exit-with-parent=on")
     assert "Invalid parameter" in qemu(*option).stderr
-    assert "memd has nothing" in qemu("-compat", "11.1", *option).stderr
+    assert "does not support" in qemu("-compat", "11.1", *option).stderr
 
 
 def test_help_knows_what_is_taken() -> None:

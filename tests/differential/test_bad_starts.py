@@ -58,6 +58,12 @@ def test_ids(name: str, directory: Path) -> None:
         compare(options_of([name], id), directory)
 
 
+def test_memory_before_what_it_refers_to(directory: Path) -> None:
+    memory = ("-object", "memory-backend-ram,id=m,size=4096,prealloc-context=t")
+    compare([*memory, "-object", "thread-context,id=t"], directory)
+    compare(memory, directory)
+
+
 def test_two_of_an_id(directory: Path) -> None:
     seed = seed_of_run()
     print(f"MEMD_SEED={seed}")

@@ -106,6 +106,12 @@ def test_no_descriptor_is_left_when_it_fails(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
+def test_without_a_path_nobody_listens() -> None:
+    """The kernel would choose an abstract name, which every user can connect to."""
+    with pytest.raises(FileNotFoundError):
+        listen_unix("")
+
+
 async def at_once(remove: Callable[[], None], _seconds: float) -> None:
     remove()
 
