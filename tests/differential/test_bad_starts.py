@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from memd.compat import Compat
 from tests.differential.server import (
     PATIENCE,
     TREE,
@@ -39,6 +40,9 @@ NAMED: dict[str, tuple[str, ...]] = {
 IDS = ("type", "compat_monitor0", "", "1", "a" * 200)
 """`type` is what a directory of objects has itself, `compat_monitor0` is a -qmp's."""
 
+ELSEWHERE = (("memory", "compat_monitor0"), ("audio", "type"))
+"""What QEMU 11.1 tells at another option than memd; see docs/deviations.md."""
+
 
 def options_of(names: Sequence[str], id: str) -> list[str]:
     return [word.format(id=id) for name in names for word in NAMED[name]]
@@ -55,7 +59,8 @@ def compare(options: Sequence[str], directory: Path) -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_ids(name: str, directory: Path) -> None:
     for id in IDS:
-        compare(options_of([name], id), directory)
+        if qemu_compat() is Compat.V10_0 or (name, id) not in ELSEWHERE:
+            compare(options_of([name], id), directory)
 
 
 def test_memory_before_what_it_refers_to(directory: Path) -> None:
