@@ -20,7 +20,7 @@ from memd.session.session import MAX_FDS, QUEUE_LIMIT
 from memd.session.state import NEXT, Phase
 from memd.wire import encode
 from memd.work import Constant, Encoded, Event, Job, Outcome, Pieces, Resume, Start, Wait
-from tests.descriptors import is_open
+from tests.descriptors import is_open, wait_for_closing
 
 CONSTANT = Constant([{"name": "x"}])
 
@@ -366,6 +366,7 @@ def test_only_the_last_messages_descriptors_are_kept() -> None:
         assert not is_open(fd)
     assert talk.hub.descriptors.taken == 1
     taken.close()
+    wait_for_closing()
     assert talk.hub.descriptors.taken == 0
 
 
