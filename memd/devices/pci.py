@@ -7,10 +7,10 @@ were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from memd.devices.bus import ANY_PLACE, PciBus
-from memd.devices.device import deleted
+from memd.devices.device import deleted, peripherals
 from memd.devices.machine import Device, Machine
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -77,7 +77,15 @@ class PciDevice(Device):
         return self.values.get("chassis", 0), self.values.get("slot", 0)
 
     def take_place(self, machine: Machine) -> None:
-        """Have a place on its bus; raises `QMPError` where it is not available."""
+        """Have a place on its bus.
+
+        Raises:
+            QMPError: its `acpi-index` or `romsize` can't be, or there is no such place.
+        """
+        self._check_index(machine)
+        size = self.values.get("romsize", _ANY_SIZE)
+        if size != _ANY_SIZE and size.bit_count() != 1:
+            raise QMPError(f"ROM size {size} is not a power of two")
         self.place = self.bus.place(
             self.place,
             self.qom_type.name,
@@ -86,6 +94,19 @@ class PciDevice(Device):
             multifunction=self.values.get("multifunction", False),
         )
         self.placed = True
+
+    def _check_index(self, machine: Machine) -> None:
+        """Raise `QMPError` where its `acpi-index` is too large, or another device has it."""
+        index = self.values.get("acpi-index", 0)
+        if index > _MAX_ACPI_INDEX:
+            raise QMPError(f"acpi-index should be less or equal to {_MAX_ACPI_INDEX}")
+        if not index:
+            return
+        # One that takes long to be real is not in the tree.
+        for other in (*peripherals(machine.tree), *machine.plugged):
+            if isinstance(other, PciDevice) and other.placed:
+                if other.values.get("acpi-index") == index:
+                    raise QMPError(f"a PCI device with acpi-index = {index} already exist")
 
     def take_port_number(self, machine: Machine) -> None:
         """Have a port take its chassis and slot; raises `QMPError` where another has them."""
@@ -156,25 +177,6 @@ def open_bus(device: PciDevice, machine: Machine) -> None:
         standard=standard,
     )
     machine.buses.open(device, device.id, bus)
-
-
-def check_rom_and_index(device: Device, others: Iterable[Device]) -> None:
-    """Check what is complained of before a device has a place on its bus.
-
-    Args:
-        others: those that are plugged in.
-
-    Raises:
-        QMPError: its `acpi-index` or `romsize` can't be.
-    """
-    index = device.values.get("acpi-index", 0)
-    if index > _MAX_ACPI_INDEX:
-        raise QMPError(f"acpi-index should be less or equal to {_MAX_ACPI_INDEX}")
-    if index and any(other.values.get("acpi-index") == index for other in others):
-        raise QMPError(f"a PCI device with acpi-index = {index} already exist")
-    size = device.values.get("romsize", _ANY_SIZE)
-    if size != _ANY_SIZE and size.bit_count() != 1:
-        raise QMPError(f"ROM size {size} is not a power of two")
 
 
 def check_modes(device: PciDevice) -> None:

@@ -189,12 +189,13 @@ class Bridge(Placeholder):
     """A bridge, and the bus behind it, which has its id as name."""
 
     def realize(self, machine: Machine) -> None:
+        super().realize(machine)
         if not self.values.get("chassis_nr"):
+            self.bus.vacate(self.place)
             raise QMPError(
                 "Bridge chassis not specified. Each bridge is required to be assigned a unique"
                 " chassis id > 0."
             )
-        super().realize(machine)
         open_bus(self, machine)
 
 

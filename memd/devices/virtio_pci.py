@@ -20,7 +20,6 @@ from memd.devices.pci import (
     PciDevice,
     Regions,
     check_modes,
-    check_rom_and_index,
     interrupt_regions,
     vectors,
 )
@@ -158,7 +157,6 @@ class VirtioPci(PciDevice, MemoryDevice):
             alignment(memdev),
             virtio.address,
         )
-        check_rom_and_index(self, machine.plugged)
         self.take_place(machine)
         try:
             check_modes(self)

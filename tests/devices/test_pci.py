@@ -93,6 +93,16 @@ def test_an_index_is_one_device_s(bench: Bench) -> None:
     bench.add("virtio-mem-pci", id="v0", acpi_index=7, memdev="mem-v0")
 
 
+def test_an_index_of_a_port_is_no_other_device_s(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench("q35", started=False)
+    index: dict[str, Any] = {"acpi-index": 7}
+    bench("device_add", driver="pcie-root-port", id="rp0", **index)
+    bench.ram("mem-v0")
+    assert refused(bench, "virtio-mem-pci", **index, **PORT) == (
+        "a PCI device with acpi-index = 7 already exist"
+    )
+
+
 def test_partners(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(compat=Compat.V11_1)
     bench.ram("mem-v0")

@@ -250,3 +250,39 @@ def test_the_buses_of_bridges_without_an_id(directory: Path, machine: str) -> No
         assert pair.same("buses", buses)
         pair.ask("device_add", {"driver": "e1000", "bus": "pci.1", "id": "e", "addr": "3"})
         pair.ask("query-pci")
+
+
+BUSES_OF_PC = (
+    *("-machine", "pc", "-device", "pci-bridge,id=b,chassis_nr=1,acpi-index=9"),
+    *("-device", "qemu-xhci,id=x,acpi-index=8", "-m", "64M,slots=1,maxmem=1G"),
+    *("-object", "memory-backend-ram,id=m0,size=2M"),
+)
+
+
+def test_an_acpi_index_is_one_device_s(directory: Path) -> None:
+    index = "acpi-index"
+    steps = [
+        *(add(kind, id=kind, **{index: 5}) for kind in ("e1000", "virtio-net-pci", "qemu-xhci")),
+        *(add("e1000", **{index: number}) for number in (8, 9, 16383, 16384)),
+        add("virtio-mem-pci", memdev="m0", **{index: 5}),
+        *(add(kind, bus="b", **{index: 5}) for kind in ("e1000", "virtio-blk-pci", "nvme")),
+        add("pci-bridge", id="b2", **{index: 5}),
+        # It is told before the size of a ROM, that before the place, and that before the rest.
+        *(add("e1000", addr="2", romsize=5, **{index: number}) for number in (5, 20000)),
+        *(add("e1000", addr="2", **more) for more in ({"romsize": 5}, {index: 5})),
+        *(add("pci-bridge", **more) for more in ({"romsize": 5}, {"addr": "2"}, {index: 5})),
+    ]
+    with standin_pair(directory, *BUSES_OF_PC) as pair:
+        tell(pair, steps)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("qemu-xhci,acpi-index=4", "virtio-balloon-pci,acpi-index=4"),
+        *(("pci-bridge,acpi-index=20000",), ("pci-bridge,romsize=3",), ("pci-bridge,addr=1",)),
+        *(("virtio-balloon-pci,romsize=3",), ("pci-bridge",)),
+    ],
+)
+def test_an_acpi_index_at_the_start(options: tuple[str, ...]) -> None:
+    same_messages("-machine", "pc", *(word for each in options for word in ("-device", each)))
