@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.commands.daemon import Daemon
-from memd.config import Config, DeviceOption, NumaNode
+from memd.config import Config, DeviceOption, MachineConfig, NumaNode
 from memd.devices.arguments import arguments
 from memd.devices.kinds import NONE, find_kind
 from memd.devices.machine_object import (
@@ -55,6 +55,9 @@ class MachineBuilder:
         daemon.machine_kind = kind
         set_machine(self._tree, kind, config.machine, config.machine_values)
         daemon.nodes = self._started_nodes() if config.preconfig else None
+        if config.preconfig:
+            self._set_config(config.machine)
+            self._tree.machine.on_topology = self._take_topology
 
     def _started_nodes(self) -> NumaNodes:
         """The nodes of the command line, to which clients may add some."""
@@ -62,21 +65,31 @@ class MachineBuilder:
 
         config = self._config
         ids = {options["id"] for options in config.objects}
-        positions = list(cpu_positions(self._kind, self._machine.smp))
         hmat = config.machine_values.get("hmat", False)
-        nodes = NumaNodes(self._kind, ids, positions, hmat=hmat)
+        nodes = NumaNodes(self._kind, ids, self._positions(), hmat=hmat)
         for where, options in config.numa_options:
             with starting(where):
                 nodes.take(options)
         return nodes
+
+    def _positions(self) -> list[JSONObject]:
+        return list(cpu_positions(self._kind, self._machine.smp))
+
+    def _set_config(self, machine: MachineConfig) -> None:
+        self._machine = self._daemon.machine.config = machine
+
+    def _take_topology(self, smp: dict[str, int]) -> None:
+        """Take the CPUs that a client wants the machine to be made with."""
+        self._set_config(self._machine._replace(smp=smp))
+        if self._daemon.nodes is not None:
+            self._daemon.nodes.positions = self._positions()
 
     def _finish_nodes(self, nodes: NumaNodes) -> None:
         """Take the nodes over that clients have completed; raises `StartError`."""
         with starting():
             found = nodes.finish()
         nodes.warn(self._config.report)
-        self._machine = self._machine._replace(numa_nodes=found)
-        self._daemon.machine.config = self._machine
+        self._set_config(self._machine._replace(numa_nodes=found))
 
     async def assemble(self, make_object: MakeObject, run: Run) -> None:
         """Give it its memory and its devices. All objects of the command line are there.

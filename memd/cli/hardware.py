@@ -112,12 +112,7 @@ class Hardware:
         config.devices.sort(key=lambda device: device.is_json)
         smp: dict[str, int] = {}
         if self._smp is not None:
-            from memd.qom.machine_structs import Processors
-
-            processors = Processors(
-                *(kind.name, kind.most_cpus, kind.cpu_levels, kind.sockets_first)
-            )
-            smp = topology(self._smp, processors)
+            smp = topology(self._smp, kind.processors)
         default = 0 if kind.kind == "none" else DEFAULT_RAM
         memory = self._memory.resolve(default)
         backends = {

@@ -14,7 +14,7 @@ from memd.json_types import JSONObject
 from memd.qom.topology import ONE_CPU
 
 if TYPE_CHECKING:
-    from memd.qom.machine_structs import Processors
+    from memd.qom.topology import Processors
 
 
 def parse_smp(text: str) -> JSONObject:
@@ -42,6 +42,7 @@ def topology(options: JSONObject, processors: Processors) -> dict[str, int]:
         QMPError: there can't be such CPUs.
     """
     from memd.qapi.keyval import typed
-    from memd.qom.machine_structs import count_cpus
+    from memd.qom.machine_structs import count_cpus, visit_smp
 
-    return count_cpus(typed(options, dict.fromkeys(ONE_CPU, "int"), "smp"), "smp", processors)
+    given = typed(options, dict.fromkeys(ONE_CPU, "int"), "smp")
+    return count_cpus(visit_smp(given, "smp"), processors)

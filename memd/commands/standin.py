@@ -500,7 +500,7 @@ def query_acpi_ospm_status(daemon: Daemon, args: JSONObject) -> JSON:
     """
     from memd.devices.dimm import PcDimm
 
-    config = daemon.config.machine
+    config = daemon.machine.config
     if not config.has_acpi_device:
         raise QMPError("command is not supported, missing ACPI device")
     slots: list[JSONObject] = [

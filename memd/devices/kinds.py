@@ -14,6 +14,7 @@ from memd.json_types import JSONObject
 from memd.named_tuple import NamedTuple
 from memd.qom import INTERFACE, ObjectType, Property
 from memd.qom.machine import SPCR, Row
+from memd.qom.topology import Processors
 
 _OEM_TABLE_ID: Row = (
     "x-oem-table-id",
@@ -258,6 +259,11 @@ class MachineKind(NamedTuple):
     def type_name(self) -> str:
         """The name of its QOM type."""
         return f"{self.name}-machine"
+
+    @property
+    def processors(self) -> Processors:
+        """The limits of its CPUs."""
+        return Processors(self.name, self.most_cpus, self.cpu_levels, self.sockets_first)
 
 
 UNLISTED = frozenset(row[0] for row in _OWN)

@@ -66,6 +66,7 @@ def set_machine(tree: Tree, kind: MachineKind, config: MachineConfig, values: JS
     if config.slots:
         memory |= {"slots": config.slots, "max-size": config.maxmem}
     machine.values["memory"] = memory
+    machine.processors = kind.processors
     machine.cache_levels, machine.caches_given = kind.cache_levels, "smp-cache" in values
     if config.smp:
         machine.values["smp"] = config.smp

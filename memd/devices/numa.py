@@ -36,11 +36,12 @@ class NumaNodes:
     Args:
         machine: whose nodes they are.
         backends: the ids of the memory backends that there will be.
-        positions: of the CPUs that the machine can come to have, by their numbers.
+        positions: see the attribute.
         hmat: whether nodes may say which is the nearest with CPUs.
 
     Attributes:
         backends: the ids of the memory backends that there will be, or are.
+        positions: of the CPUs that the machine can come to have, by their numbers.
         assigned: the nodes of CPUs, by the CPUs' numbers.
     """
 
@@ -55,7 +56,7 @@ class NumaNodes:
         self._hmat = hmat
         self._machine = machine
         self.backends = backends
-        self._positions = positions
+        self.positions = positions
         self._nodes: dict[int, NumaNode] = {}
         self.assigned: dict[int, int] = {}
         self._distances: set[frozenset[int]] = set()
@@ -103,7 +104,7 @@ class NumaNodes:
         """Say which CPUs are in no node, where some are in one."""
         left = [
             f"CPU {cpu} [{', '.join(f'{level}: {at}' for level, at in reversed(position.items()))}]"
-            for cpu, position in enumerate(self._positions)
+            for cpu, position in enumerate(self.positions)
             if cpu not in self.assigned
         ]
         if left and self.assigned:
@@ -134,7 +135,7 @@ class NumaNodes:
             size=options.get("mem", 0),
             initiator=initiator,
         )
-        most = len(self._positions)
+        most = len(self.positions)
         for cpu in options.get("cpus", []):
             if cpu >= most:
                 raise QMPError(f"CPU index ({cpu}) should be smaller than maxcpus ({most})")
@@ -196,11 +197,11 @@ class NumaNodes:
             )
         asked = {level: at for level, at in options.items() if level in _LEVELS}
         for level in _LEVELS:
-            if level in asked and level not in self._positions[0]:
+            if level in asked and level not in self.positions[0]:
                 raise QMPError(f"{level} is not supported")
         cpus = [
             cpu
-            for cpu, position in enumerate(self._positions)
+            for cpu, position in enumerate(self.positions)
             if all(position[level] == at for level, at in asked.items())
         ]
         for cpu in cpus:

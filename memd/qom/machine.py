@@ -2,12 +2,13 @@
 
 Its properties read as they do under QEMU's `-machine none` (observed on
 10.0.2 and 11.1.3). Those that can be set are stored and have no effect, as
-there is nothing that they could act on.
+there is nothing that they could act on, but for the CPUs of a machine that is yet to
+be made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from memd.compat import Compat
 from memd.errors import QMPError, bad_type
@@ -23,7 +24,7 @@ from memd.qapi.visit import (
     visit_uint64,
 )
 from memd.qom.object import OBJECT, LinkProperty, ObjectType, Paths, Property, QObject
-from memd.qom.topology import NO_CACHES, ONE_CPU
+from memd.qom.topology import NO_CACHES, NO_PROCESSORS, ONE_CPU
 
 Row = tuple[str, str, JSON, str | None]
 """A property that is only stored: name, type, value at the start, description."""
@@ -71,7 +72,6 @@ SPCR: Row = (
 _STRUCTURES: tuple[Row, ...] = (
     ("boot", "BootConfiguration", {}, "Boot configuration"),
     ("memory", "MemorySizeConfiguration", {"size": 0}, "Memory size configuration"),
-    ("smp", "SMPConfiguration", ONE_CPU, "CPU topology"),
 )
 _PHANDLE: Row = ("phandle-start", "int", 0, "The first phandle ID we may generate dynamically")
 
@@ -82,12 +82,15 @@ class MachineObject(QObject):
     Attributes:
         values: what the properties that are only stored hold, by name.
         links: the same for links.
+        processors: the limits of its CPUs.
+        on_topology: is told each `smp` that is set before its devices are there.
         cache_levels: of the topology of its CPUs, what a cache can belong to.
         caches_given: whether `smp-cache` was set.
         boot_order: the members of `boot` that it has where it is not given them.
         is_made: whether its devices are there.
     """
 
+    processors = NO_PROCESSORS
     cache_levels: tuple[str, ...] = ()
     caches_given = False
     is_made = False
@@ -97,7 +100,8 @@ class MachineObject(QObject):
         self.boot_order: JSONObject = {}
         rows = (*_SIMPLE, *_AUX_11_1, SPCR, *_STRUCTURES, _PHANDLE)
         self.values: JSONObject = {name: value for name, _type, value, _text in rows}
-        self.values["smp-cache"] = NO_CACHES
+        self.values |= {"smp": ONE_CPU, "smp-cache": NO_CACHES}
+        self.on_topology: Callable[[dict[str, int]], None] = lambda smp: None
         self.links: dict[str, QObject | None] = {}
 
 
@@ -129,7 +133,6 @@ _VISITS: dict[str, Visit] = {
     "uint64_t": visit_uint64,
     "BootConfiguration": _visit_struct("boot"),
     "MemorySizeConfiguration": _visit_struct("memory"),
-    "SMPConfiguration": _visit_struct("smp"),
 }
 
 _WORDS = {
@@ -199,6 +202,14 @@ def _stored(name: str, type: str, _value: JSON, description: str | None) -> Prop
     )
 
 
+def _set_topology(machine: MachineObject, given: dict[str, int]) -> None:
+    from memd.qom.machine_structs import count_cpus
+
+    machine.values["smp"] = smp = count_cpus(given, machine.processors)
+    if not machine.is_made:
+        machine.on_topology(smp)
+
+
 def _set_caches(machine: MachineObject, value: JSON) -> None:
     from memd.qom.machine_structs import shared_caches
 
@@ -257,6 +268,14 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
         abstract=True,
         properties=(
             *stored((*_SIMPLE, *aux, *_STRUCTURES)),
+            Property(
+                "smp",
+                "SMPConfiguration",
+                visit=_visit_struct("smp"),
+                get=lambda machine: machine.values["smp"],
+                set=_set_topology,
+                description="CPU topology",
+            ),
             Property(
                 "smp-cache",
                 "SmpCachePropertiesWrapper",

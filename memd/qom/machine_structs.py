@@ -13,7 +13,6 @@ from math import prod
 from memd.errors import QMPError, bad_type, missing, unexpected
 from memd.hostmem.spec import UINT64, round_up
 from memd.json_types import JSON
-from memd.named_tuple import NamedTuple
 from memd.qapi.visit import (
     Visit,
     as_signed,
@@ -25,7 +24,7 @@ from memd.qapi.visit import (
     visit_str,
     visit_uint64,
 )
-from memd.qom.topology import CACHES, ONE_CPU
+from memd.qom.topology import CACHES, ONE_CPU, Processors
 
 _LEVELS = ("thread", "core", "module", "cluster", "die", "socket", "book", "drawer", "default")
 _SIZE_STEP = 8192
@@ -70,7 +69,7 @@ _boot = visit_struct(
     }
 )
 _memory = visit_struct({"size": visit_size, "max-size": visit_size, "slots": visit_uint64})
-_smp = visit_struct(dict.fromkeys(ONE_CPU, visit_int64))
+visit_smp = visit_struct(dict.fromkeys(ONE_CPU, visit_int64))
 
 
 def visit_cache(string: Visit = visit_str) -> Visit:
@@ -116,39 +115,16 @@ def visit_memory(value: JSON, path: str) -> JSON:
     return {"size": size, "slots": slots, "max-size": largest}
 
 
-class Processors(NamedTuple):
-    """The limits of a machine's CPUs.
-
-    Attributes:
-        machine: its name.
-        largest: the most of them.
-        levels: those of the rare levels of a topology that it knows, from the
-            outside in.
-        sockets_first: whether CPUs that are not placed are sockets of their own, not cores.
-    """
-
-    machine: str
-    largest: int
-    levels: tuple[str, ...] = ()
-    sockets_first: bool = False
-
-
-NO_PROCESSORS = Processors("none", 1)
-"""The limits of the machine `none`."""
-
-
-def count_cpus(value: JSON, path: str, processors: Processors) -> dict[str, int]:
+def count_cpus(given: Mapping[str, int], processors: Processors) -> dict[str, int]:
     """An `SMPConfiguration` with all that follows from what is given.
 
     Args:
-        value: what was given.
-        path: where it stands, for messages.
+        given: some of its members.
         processors: what the machine can have.
 
     Raises:
         QMPError: it contradicts itself, or the machine can't have it.
     """
-    given = _smp(value, path)
     if 0 in given.values():
         raise QMPError("Invalid CPU topology: CPU topology parameters must be greater than zero")
     for level in _RARE:
@@ -206,12 +182,6 @@ def _outer_levels(
         sockets, threads = sockets or 1, threads or 1
         cores = maxcpus // (sockets * between * threads)
     return sockets, cores, threads or maxcpus // (sockets * between * cores)
-
-
-def visit_smp(value: JSON, path: str) -> JSON:
-    """An `SMPConfiguration`: nothing but one CPU will do, and that is returned."""
-    count_cpus(value, path, NO_PROCESSORS)
-    return ONE_CPU
 
 
 def shared_caches(held: JSON, given: JSON, levels: tuple[str, ...]) -> JSON:

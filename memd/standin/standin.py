@@ -85,7 +85,7 @@ class StandIn:
         """Say what the machine's CPUs lack; raises `QMPError` where it can't have them."""
         from memd.standin.cpu_features import complaints
 
-        machine, report = self._host.config.machine, self._host.config.report
+        machine, report = self._host.machine.config, self._host.config.report
         said, may_lack = complaints(self.catalogue, self._tree, machine, machine.cpu_type)
         for warning in said * (machine.smp.get("cpus", 1) if may_lack else 1):
             report.warning(warning)
@@ -96,7 +96,7 @@ class StandIn:
         """What all CPUs of the machine have; see `cpu_properties` of `cpu_features`."""
         from memd.standin.cpu_features import cpu_properties
 
-        return cpu_properties(self.catalogue, self._tree, self._host.config.machine, type_name)
+        return cpu_properties(self.catalogue, self._tree, self._host.machine.config, type_name)
 
     # Registers, each made when it is first asked for: a start that needs none imports none.
 

@@ -5,7 +5,7 @@ import pytest
 from memd.cli.report import Answered
 from memd.cli.smp import parse_smp, topology
 from memd.errors import QMPError
-from memd.qom.machine_structs import NO_PROCESSORS, Processors
+from memd.qom.topology import NO_PROCESSORS, Processors
 
 Q35 = Processors("pc-q35-10.0", 4096, ("dies", "modules"))
 

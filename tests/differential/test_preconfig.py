@@ -144,3 +144,58 @@ def test_what_is_awaited_has_to_wait(release: tuple[str, ...], more: tuple[str, 
 def test_no_machine_has_no_nodes(directory: Path) -> None:
     with standin_pair(directory, "-machine", "none", "-preconfig") as pair:
         tell(pair, [node(0), ("query-status", None), EXIT, node(0), ("query-status", None)])
+
+
+# More than one would abort a QEMU that has a thread for each.
+ONE_THREAD = ("-preconfig", "-accel", "tcg,thread=single")
+SMP: Step = ("qom-get", {"path": "/machine", "property": "smp"})
+
+
+def smp(**counts: int) -> Step:
+    return "qom-set", {"path": "/machine", "property": "smp", "value": counts}
+
+
+@pytest.mark.parametrize("machine", ["pc", "q35", "isapc", "microvm"])
+def test_what_cpus_a_machine_can_not_have(directory: Path, machine: str) -> None:
+    steps = [
+        *(smp(cpus=number) for number in (0, 256, 5000)),
+        *(smp(**{level: 2}) for level in ("clusters", "books", "drawers")),
+        *(smp(cpus=4, sockets=3), smp(cpus=4, maxcpus=2), smp(cpus=1, cores=2)),
+        *(smp(), SMP, smp(cpus=1, threads=1), SMP),
+    ]
+    if machine == "isapc":
+        steps = [smp(cpus=2), smp(dies=2), smp(modules=2), *steps]
+    with standin_pair(directory, "-machine", machine, *ONE_THREAD) as pair:
+        tell(pair, steps)
+
+
+@pytest.mark.parametrize(
+    ("machine", "counts"),
+    [
+        *(("pc", {"cpus": 2}), ("pc", {"cpus": 1, "maxcpus": 4, "sockets": 2})),
+        *(("q35", {"cpus": 4, "dies": 2}), ("q35", {"cpus": 3, "maxcpus": 4, "modules": 2})),
+        *(("q35", {"sockets": 2, "threads": 2}), ("microvm", {"cpus": 2})),
+    ],
+)
+def test_cpus_are_told_before_the_machine_is_made(
+    directory: Path, machine: str, counts: dict[str, int]
+) -> None:
+    with standin_pair(directory, "-machine", machine, *ONE_THREAD) as pair:
+        tell(pair, [smp(cpus=3), smp(**counts), SMP, CPUS, EXIT, CPUS, SMP])
+        pair.same("cpus", cpus)
+        first = {"path": "/machine/unattached/device[0]"}
+        tell(pair, [("qom-get", {**first, "property": name}) for name in ("apic-id", "phys-bits")])
+        # It is too late for that; of another `maxcpus` a QEMU would abort.
+        tell(pair, [smp(cpus=1, maxcpus=4), SMP] if "maxcpus" in counts else [])
+        pair.same("cpus", cpus)
+
+
+def test_fewer_cpus_and_their_nodes(directory: Path) -> None:
+    steps = [
+        *(smp(cpus=2, maxcpus=3), node(0, memdev="r0", cpus=[2])),
+        *(node(1, cpus=[3]), node(1, memdev="r1", cpus=[0]), cpu(node_id=1, core_id=3)),
+        *(cpu(node_id=1, core_id=1), CPUS, SMP, EXIT),
+    ]
+    with standin_pair(directory, *MACHINE, *BACKENDS) as pair:
+        tell(pair, steps)
+        compare_machines(pair)
