@@ -25,7 +25,7 @@ from memd.work import Command, Outcome, in_turns
 Act = Callable[[Daemon, JSONObject], Any]
 """(daemon, arguments) to what is printed: a text, or a list of lines; anything else is nothing."""
 
-_NAME = f"[{BLANKS}]*([^{BLANKS}/]*)"
+_NAME = re.compile(f"[{BLANKS}]*([^{BLANKS}/]*)")
 
 LONGEST_LINE = 16_384
 """Characters of a line. QEMU takes any number by QMP, and 4,095 on a terminal."""
@@ -142,7 +142,7 @@ def _check_cpu(daemon: Daemon, index: int) -> None:
 
 def _word(line: str, at: int) -> tuple[str, int]:
     """The name that comes next in a line, and where it ends: at a blank or a slash."""
-    match = re.compile(_NAME).match(line, at)
+    match = _NAME.match(line, at)
     # It may be empty.
     assert match is not None
     return match[1], match.end()

@@ -19,13 +19,12 @@ from memd.qapi.numbers import parse_size, parse_uint64
 from memd.qapi.visit import as_signed
 
 BLANKS = " \t\n\v\f\r"
-# They are compiled when they are first used: at a start nobody uses any.
-_WORD = r"(?a)\S+"
-_TEXT = r"""(?a)"((?:[^"\\]|\\[nr\\'"])*)"|([^\s"]\S*)"""
-_SWITCH = "(?:on|off)(?![!-~])"
-_ESCAPE = r"\\(.)"
-_SIZE = r"(?ai)0[xX][0-9a-fA-F]+|[0-9.]+[bkmgtpe]?"
-_NUMBER = r"[-+]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
+_WORD = re.compile(r"\S+", re.ASCII)
+_TEXT = re.compile(r'"((?:[^"\\]|\\[nr\\\'"])*)"|([^\s"]\S*)', re.ASCII)
+_SWITCH = re.compile("(?:on|off)(?![!-~])")
+_ESCAPE = re.compile(r"\\(.)")
+_SIZE = re.compile(r"0[xX][0-9a-fA-F]+|[0-9.]+[bkmgtpe]?", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _NOT_32_BITS = "integer is for 32-bit values"
 _EXPECTED = {"s": "string", "S": "string", "B": "block device name", "F": "filename"}
 
@@ -84,23 +83,23 @@ def _value(kind: str, text: str) -> tuple[str | int | bool, int]:
     if kind == "S" and text:
         return text, len(text)
     if kind in _EXPECTED:
-        match = re.match(_TEXT, text)
+        match = _TEXT.match(text)
         if match is None:
             raise ValueError(_EXPECTED[kind])
         quoted = match[1]
-        return match[2] if quoted is None else re.sub(_ESCAPE, _unescaped, quoted), match.end()
+        return match[2] if quoted is None else _ESCAPE.sub(_unescaped, quoted), match.end()
     if kind == "b":
-        match = re.match(_SWITCH, text)
+        match = _SWITCH.match(text)
         if match is None:
             raise ValueError("Expected 'on' or 'off'")
         return match[0] == "on", match.end()
     if kind == "o":
-        match = re.match(_SIZE, text)
+        match = _SIZE.match(text)
         size = parse_size(match[0]) if match else None
         if match is None or size is None:
             raise ValueError("invalid size")
         return size, match.end()
-    match = re.match(_NUMBER, text)
+    match = _NUMBER.match(text)
     if match is None:
         wrong = f"invalid char '{text[0]}' in" if text else "unexpected end of"
         raise ValueError(f"{wrong} expression")
@@ -117,7 +116,7 @@ def _value(kind: str, text: str) -> tuple[str | int | bool, int]:
 
 def words(text: str) -> list[str]:
     """What is between blanks, of which Python's own `split` knows more than QEMU."""
-    return re.findall(_WORD, text)
+    return _WORD.findall(text)
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -20,8 +20,8 @@ from memd.option_text import pairs
 from memd.qapi.numbers import SIZE_HINT, parse_size
 from memd.work import Outcome, in_turns
 
-_NUMBER = r"0x[0-9a-fA-F]+"
-_NO_MEMBER = r"(?s)Parameter '[^']+' does not accept value '(.*)'"
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+")
+_NO_MEMBER = re.compile(r"Parameter '[^']+' does not accept value '(.*)'", re.DOTALL)
 _IN_MIB = ("max-bandwidth", "avail-switchover-bandwidth", "max-postcopy-bandwidth")
 
 
@@ -148,7 +148,7 @@ async def sendkey(daemon: Daemon, args: JSONObject) -> list[str]:
     keys = args["keys"]
     async for key in in_turns(["less"] if keys == "<" else keys.split("-")):
         pressed = {"keys": [{"type": "qcode", "data": key}]}
-        if not re.fullmatch(_NUMBER, key) and not _fits(daemon, "send-key", pressed):
+        if not _NUMBER.fullmatch(key) and not _fits(daemon, "send-key", pressed):
             return [f"invalid parameter: {key}"]
     return []
 
@@ -220,7 +220,7 @@ def check(daemon: Daemon, command: str, arguments: JSONObject) -> JSONObject:
     try:
         return daemon.schema.checker(command)(arguments)
     except QMPError as error:
-        if match := re.fullmatch(_NO_MEMBER, error.desc):
+        if match := _NO_MEMBER.fullmatch(error.desc):
             raise QMPError(f"invalid parameter value: {match[1]}") from None
         raise
 
