@@ -15,17 +15,13 @@ from memd.errors import QMPError, refusing
 from memd.hostmem.files import Backing
 from memd.hostmem.host import Host, Unsupported
 from memd.hostmem.libc import PAGE_SIZE, os_error
-from memd.hostmem.region import Region, job_on
+from memd.hostmem.region import LARGE, Region, job_on
 from memd.hostmem.spec import MapSpec
 from memd.work import Event, Job
 
 if TYPE_CHECKING:
     from memd.hostmem.ledger import Ledger
     from memd.hostmem.populate import Population
-
-LARGE = 64 << 20
-"""Bytes of a mapping from which on an operation on all its pages is done in a
-thread: it takes the kernel milliseconds."""
 
 PATIENCE = 1.0
 """Seconds that an `object-del` waits for a file system or device; the job goes on after

@@ -120,8 +120,8 @@ class MemoryBackend(Memory):
     @property
     def holds_much(self) -> bool:
         """Whether it is huge pages, or takes the kernel long to free."""
-        from memd.backends.allocation import LARGE
         from memd.hostmem.libc import PAGE_SIZE
+        from memd.hostmem.region import LARGE
 
         region = self.region
         return region is not None and (region.page_size > PAGE_SIZE or region.length > LARGE)

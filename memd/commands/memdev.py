@@ -133,7 +133,7 @@ async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     backend, region = find_backend(daemon, id)
     discard.check(region, id, offset, length)
     daemon.machine.check_private_discard(backend)
-    if length > _LARGE or region.locks_on:
+    if discard.may_wait(region, length):
         work = partial(discard.discard, region, id, offset, length)
         await region.job(work, on=region.locks_on, heavy=length > _LARGE)
     else:

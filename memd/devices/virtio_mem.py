@@ -97,11 +97,7 @@ class VirtioMem(VirtioMemory):
         if memdev.outlived and not machine.started:
             # Its last daemon had it on this command line, too: nobody has asked for its end.
             return None
-        if is_large(region, region.length):
-            work = partial(_discard, region, memdev.name, 0, region.length)
-            return region.job(work, on=region.locks_on)
-        _discard(region, memdev.name, 0, region.length)
-        return None
+        return _discard(region, memdev.name, 0, region.length)
 
     def _check(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
         if memdev.mapped_by is not None:
@@ -215,11 +211,9 @@ class VirtioMem(VirtioMemory):
                 size = self.size
                 if target < size:
                     target = max(target, size - step)
-                    work = partial(_discard, region, memdev.name, target, size - target)
-                    if is_large(region, size - target):
-                        await region.job(work, on=region.locks_on)
-                    else:
-                        work()
+                    discarding = _discard(region, memdev.name, target, size - target)
+                    if discarding is not None:
+                        await discarding
                 elif self.values.get("prealloc"):
                     target = min(target, size + step)
                     work = partial(_populate, region, memdev.name, size, target)
@@ -232,21 +226,21 @@ class VirtioMem(VirtioMemory):
             self._changing = False
 
 
-def is_large(region: Region, length: int) -> bool:
-    """Whether discarding so many bytes of memory may take long."""
-    from memd.backends.allocation import LARGE
+def _discard(region: Region, name: str, start: int, length: int) -> Command[None] | None:
+    """Discard memory at once, or give what does it where that may take long."""
+    from memd.hostmem import discard
 
-    return length > LARGE or bool(region.locks_on)
+    def work() -> None:
+        try:
+            discard.discard(region, name, start, length)
+        except QMPError as error:
+            reason = error.desc.rpartition(": ")[2]
+            raise QMPError(f"Unexpected error discarding RAM: {reason}") from None
 
-
-def _discard(region: Region, name: str, start: int, length: int) -> None:
-    from memd.hostmem.discard import discard
-
-    try:
-        discard(region, name, start, length)
-    except QMPError as error:
-        reason = error.desc.rpartition(": ")[2]
-        raise QMPError(f"Unexpected error discarding RAM: {reason}") from None
+    if discard.may_wait(region, length):
+        return region.job(work, on=region.locks_on)
+    work()
+    return None
 
 
 def _populate(region: Region, name: str, start: int, end: int) -> None:

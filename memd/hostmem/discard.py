@@ -10,7 +10,7 @@ from memd.errors import QMPError, refusing
 from memd.hostmem import libc
 from memd.hostmem.access import check_range, check_whole_pages
 from memd.hostmem.pages import FILE, ZERO, PageMap
-from memd.hostmem.region import Region
+from memd.hostmem.region import LARGE, Region
 
 _PIECE = 1 << 20
 """Bytes cleared at once."""
@@ -30,6 +30,11 @@ def check(region: Region, name: str, offset: int, length: int) -> None:
     check_whole_pages(region, name, offset, length)
     if region.opened is not None and region.opened.read_only:
         raise QMPError(f"cannot discard memory of '{name}': its file is opened read-only")
+
+
+def may_wait(region: Region, length: int) -> bool:
+    """Whether discarding so many bytes may take long."""
+    return length > LARGE or bool(region.locks_on)
 
 
 def discard(region: Region, name: str, offset: int, length: int) -> None:

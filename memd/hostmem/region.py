@@ -20,6 +20,10 @@ ANONYMOUS_ALIGN = 2 << 20
 """Anonymous memory and `memory-backend-ram`'s with share=on begin at a multiple
 of this, in bytes, so that huge pages fit (observed on QEMU 10.0.2)."""
 
+LARGE = 64 << 20
+"""Bytes of a mapping from which on an operation on all its pages is done in a
+thread: it takes the kernel milliseconds."""
+
 UNMAP_PIECE = 64 << 20
 """Bytes unmapped by one system call; more where that would be over a thousand calls."""
 

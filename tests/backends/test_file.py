@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from memd import backends
-from memd.backends import allocation
 from memd.errors import QMPError
+from memd.hostmem.region import LARGE
 from memd.json_types import JSON
 from memd.qom import Tree
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
@@ -251,7 +251,7 @@ def test_discard_data(
 
 def test_discard_data_of_much(tree: Tree, directory: Path) -> None:
     path = directory / "f"
-    size = allocation.LARGE + 4096
+    size = LARGE + 4096
     with path.open("wb") as file:
         file.write(b"x" * 4096)
         file.truncate(size)
