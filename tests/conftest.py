@@ -22,7 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests import KEPT, prefork
 from tests.differential.harness import Side, Storage, settle
 from tests.differential.kernel import mapped
-from tests.differential.server import PATIENCE, TREE, Server, memd_argv
+from tests.differential.server import PATIENCE, TREE, Server, memd_argv, starter
 from tests.manager import ServiceManager
 from tests.tls import Certificates
 
@@ -168,18 +168,8 @@ def memd(kept_memd: Storage) -> Iterator[Side]:
 @pytest.fixture
 def start_memd(directory: Path) -> Iterator[Callable[..., Server]]:
     """Starts further daemons, for tests that end one or give it options."""
-    servers: list[Server] = []
-
-    def start(*options: str) -> Server:
-        place = directory / f"memd{len(servers)}"
-        place.mkdir()
-        server = Server("memd", [*memd_argv(), *options], place)
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
+    with starter("memd", memd_argv(), directory) as start:
+        yield start
 
 
 @pytest.fixture

@@ -8,21 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.app.starting import Start
-from tests.differential.server import Server, qemu_system_memd
+from tests.differential.server import qemu_system_memd, starter
 
 
 @pytest.fixture
 def start(directory: Path) -> Iterator[Start]:
     """Starts a `qemu-system-memd` that serves a socket of its own besides."""
-    servers: list[Server] = []
-
-    def start(*options: str) -> Server:
-        place = directory / f"server{len(servers)}"
-        place.mkdir()
-        argv = [*qemu_system_memd(), "-machine", "none", "-clients", "many", *options]
-        servers.append(Server("qemu-system-memd", argv, place))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
+    argv = [*qemu_system_memd(), "-machine", "none", "-clients", "many"]
+    with starter("qemu-system-memd", argv, directory) as start:
+        yield start

@@ -19,7 +19,7 @@ from memd.client import Client, QMPError
 from tests.conftest import NOT_HERE, need_shm
 from tests.differential.harness import Side, settle
 from tests.differential.kernel import descriptors
-from tests.differential.server import TREE, Monitor, Server, qemu_binary, running
+from tests.differential.server import TREE, Monitor, Server, qemu_binary, running, starter
 
 PAGE = 4096
 MIB = 1 << 20
@@ -56,19 +56,8 @@ def stat(client: Client, id: str = "m") -> Any:
 @pytest.fixture
 def qemu(directory: Path) -> Iterator[Callable[..., Server]]:
     """Starts QEMUs with further options."""
-    binary = qemu_binary()
-    servers: list[Server] = []
-
-    def start(*options: str) -> Server:
-        place = directory / f"qemu{len(servers)}"
-        place.mkdir()
-        argv = [*binary, "-nodefaults", "-nographic", *options]
-        servers.append(Server("QEMU", argv, place))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
+    with starter("QEMU", [*qemu_binary(), "-nodefaults", "-nographic"], directory) as start:
+        yield start
 
 
 def machine(backend: str, *, stopped: bool = True) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -344,6 +345,20 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+@contextlib.contextmanager
+def starter(name: str, argv: Sequence[str], directory: Path) -> Iterator[Callable[..., Server]]:
+    """What starts servers, given further options; they are ended with the `with` block."""
+    with contextlib.ExitStack() as stack:
+        numbers = itertools.count()
+
+        def start(*options: str) -> Server:
+            place = directory / f"{name}{next(numbers)}"
+            place.mkdir()
+            return stack.enter_context(running(name, [*argv, *options], place))
+
+        yield start
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import pytest
 from memd.server.jobs import HEAVY_ON_MEMORY, LIGHT
 from tests.conftest import need_shm
 from tests.differential.harness import settle
-from tests.differential.server import Monitor, Server, qemu_system_memd
+from tests.differential.server import Monitor, Server, qemu_system_memd, starter
 from tests.faults.conftest import MIB, Broken, arguments
 from tests.faults.test_stalls import others_go_on, send
 
@@ -69,18 +69,9 @@ def locked(broken: Broken, fd: int, call: str = "write") -> Iterator[None]:
 @pytest.fixture
 def standin(directory: Path) -> Iterator[Callable[..., Server]]:
     """Starts `qemu-system-memd`."""
-    started: list[Server] = []
-
-    def start(*options: str) -> Server:
-        place = directory / f"server{len(started)}"
-        place.mkdir()
-        argv = [*qemu_system_memd(), "-display", "none", "-clients", "many", *options]
-        started.append(Server("memd", argv, place))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
+    argv = [*qemu_system_memd(), "-display", "none", "-clients", "many"]
+    with starter("memd", argv, directory) as start:
+        yield start
 
 
 def name(monitor: Monitor, fd: int) -> None:
