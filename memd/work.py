@@ -292,7 +292,7 @@ Run = Callable[[Coroutine[Wait, Any, Any]], Awaitable[Any]]
 def _resume(command: Command[T], start: Start, done: Resume) -> Resume:
     """A function that steps a command until it waits again, or has ended."""
 
-    # Whoever wakes it may be another's command.
+    # What wakes it may be another's command.
     run = copy_context().run
 
     def resume(value: Any, error: BaseException | None) -> None:

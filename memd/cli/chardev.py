@@ -43,11 +43,11 @@ _TLS_CREDS = ("tls-creds-x509",)
 
 NOTHING: Mapping[str, str] = {}
 
-PROTOCOLS = ("telnet", "tn3270", "websocket")
-"""What may be spoken on a TCP connection."""
-
 UNSPOKEN = ("tn3270", "websocket")
-"""Those of them that no monitor speaks."""
+"""What may be spoken on a TCP connection, and is not by monitors."""
+
+PROTOCOLS = ("telnet", *UNSPOKEN)
+"""All that may be."""
 
 _LONGEST_HOST = 64
 """Characters of a host in `tcp:HOST:PORT`, as in QEMU."""

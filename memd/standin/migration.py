@@ -403,8 +403,8 @@ class Migration:
     async def _write(self, work: Callable[[], int]) -> int:
         """Write something in a thread.
 
-        It is left behind where the migration is cancelled and it does not end: whoever has
-        the descriptor as well may have made it wait, or the file system.
+        It is left behind where the migration is cancelled and it does not end: another process
+        that has the descriptor may have made it wait, or the file system.
         """
         outcome: list[int | Exception] = []
         written, waits = self._written, self._waits = Completion(), Completion()

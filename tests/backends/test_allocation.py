@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from memd.backends import allocation
 from memd.errors import QMPError
 from memd.hostmem import populate
 from memd.hostmem.host import NO_RESERVE_UNSUPPORTED, Host
+from memd.hostmem.region import LARGE
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import SHARED_MEMORY, Job
@@ -62,7 +62,7 @@ def test_what_may_take_long_is_made_beside(tree: Tree, kind: str) -> None:
 
 
 def test_what_was_exported_is_populated_in_a_thread_of_its_users(tree: Tree) -> None:
-    """Whoever has it may have it take long, which is not to hold up work on memory alone."""
+    """Another process that has it may have it take long; work on memory alone goes on."""
     start(tree, "memfd", size=MIB)
     region_of(tree).exports = 1
     slow = start_to_set(tree, "prealloc", True)
@@ -227,13 +227,13 @@ def test_a_bug_leaves_nothing_either(tree: Tree) -> None:
 
 @pytest.mark.parametrize("kind", ["ram", "memfd"])
 def test_large_memory_is_let_go_beside(tree: Tree, kind: str) -> None:
-    add(tree, kind, size=allocation.LARGE + 4096)
+    add(tree, kind, size=LARGE + 4096)
     address = region_of(tree).address
     slow = Running(tree.objects.delete("m0"))
     assert isinstance(slow.wait, Job)
     # Gone from the tree, and the id is free, at once.
     assert refusal(lambda: delete(tree)) == "object 'm0' not found"
-    add(tree, kind, size=allocation.LARGE)
+    add(tree, kind, size=LARGE)
     assert row_of(address) is not None
     slow.finish()
     assert row_of(address) is None
@@ -241,7 +241,7 @@ def test_large_memory_is_let_go_beside(tree: Tree, kind: str) -> None:
 
 
 def test_merge_of_large_memory_is_undone_beside(tree: Tree) -> None:
-    add(tree, "ram", size=allocation.LARGE + 4096)
+    add(tree, "ram", size=LARGE + 4096)
     slow = start_to_set(tree, "merge", False)
     assert isinstance(slow.wait, Job)
     assert get(tree, "merge") is True
@@ -381,7 +381,7 @@ def test_given_up_before_it_has_begun(tree: Tree) -> None:
     deleting.finish()
 
 
-@pytest.mark.parametrize("size", [MIB, allocation.LARGE + MIB])
+@pytest.mark.parametrize("size", [MIB, LARGE + MIB])
 def test_too_late_to_give_it_up(tree: Tree, size: int) -> None:
     """It was made when its end had not come to the loop: it is deleted then."""
     slow = start(tree, "ram", size=size, prealloc=True)

@@ -430,7 +430,7 @@ def export(memory: Memory, **arguments: JSON) -> tuple[JSON, int]:
 
 
 def test_what_was_exported_is_changed_in_a_thread(memory: Memory) -> None:
-    """Whoever has it may have it locked, or have it take long to reach its pages."""
+    """A process that has it may have it locked, or have it take long to reach its pages."""
     memory.add("memfd")
     memory.write(0, b"x")
     assert memory.slow == 0

@@ -247,7 +247,7 @@ def test_fetched_chunks_are_kept_within_the_limit(make: MakeStore, web: Web) -> 
     assert counts["fetched"] > 10
     assert counts["fetched-bytes"] > limit
     assert (counts["stored"], counts["damaged"]) == (0, 0)
-    # Whoever reads the store as well keeps to it.
+    # Another reader of the store keeps to it.
     assert Store(store.directory, readonly=True).cache.limit == limit
     template.fetch(0, template.size)
     assert unpacked(template, 0, template.size) == data

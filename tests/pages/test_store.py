@@ -423,7 +423,7 @@ def test_a_damaged_manifest_takes_nothing_else_along(store: Store) -> None:
 
 
 def test_read_while_it_changes(store: Store, tmp_path: Path) -> None:
-    """Whoever lists, opens, verifies or pushes sees it before a change or after it."""
+    """Listing, opening, verifying and pushing see it before a change or after it."""
     data = memory(64)
     save(store, "a", data)
     store.close()

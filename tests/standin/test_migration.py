@@ -248,7 +248,7 @@ def test_a_peer_that_reads_nothing_keeps_nobody_waiting(tmp_path: Path, start: S
 
 
 def test_a_socket_that_is_made_to_wait_keeps_no_migration_from_its_end(start: Start) -> None:
-    """Whoever has it as well may, at any time: the flag is the open file's, fcntl(2)."""
+    """Another process that has it may, at any time: the flag is the open file's, fcntl(2)."""
     source = start("-S")
     source.switch()
     source.write("pc.ram", 0, b"\1" * (8 * MIB))
